@@ -1,0 +1,2 @@
+//! The `cdc` binary.
+fn main() {}

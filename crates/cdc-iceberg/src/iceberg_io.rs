@@ -1,0 +1,164 @@
+//! The table library's storage traits over ours.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use iceberg::io::{
+    FileIO, FileIOBuilder, FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage as IcebergStorage,
+    StorageConfig, StorageFactory,
+};
+use iceberg::{Error as IcebergError, ErrorKind};
+use object_store::PutPayload;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::Carried;
+use crate::storage::Put;
+use crate::{Error, Storage};
+
+impl Storage {
+    pub(crate) fn file_io(&self) -> FileIO {
+        FileIOBuilder::new(Arc::new(Factory(self.clone()))).build()
+    }
+
+    pub(crate) fn output(&self, location: &str) -> OutputFile {
+        OutputFile::new(Arc::new(self.clone()), location.to_owned())
+    }
+}
+
+fn carry(error: Error) -> IcebergError {
+    let retryable = matches!(error, Error::Storage { retryable: true, .. });
+    IcebergError::new(ErrorKind::Unexpected, "the store failed")
+        .with_retryable(retryable)
+        .with_source(Carried::new(error))
+}
+
+fn missing(location: &str) -> IcebergError {
+    carry(Error::NotFound { location: location.to_owned() })
+}
+
+/// A live store is not data: the traits ask for serde, and this says no.
+impl Serialize for Storage {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("an open store cannot be serialised"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Storage {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("an open store cannot be deserialised"))
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Factory(Storage);
+
+#[typetag::serde(name = "CdcStorageFactory")]
+impl StorageFactory for Factory {
+    fn build(&self, _: &StorageConfig) -> iceberg::Result<Arc<dyn IcebergStorage>> {
+        Ok(Arc::new(self.0.clone()))
+    }
+}
+
+#[async_trait]
+#[typetag::serde(name = "CdcStorage")]
+impl IcebergStorage for Storage {
+    async fn exists(&self, path: &str) -> iceberg::Result<bool> {
+        self.size(path).await.map(|size| size.is_some()).map_err(carry)
+    }
+
+    async fn metadata(&self, path: &str) -> iceberg::Result<FileMetadata> {
+        let size = self.size(path).await.map_err(carry)?.ok_or_else(|| missing(path))?;
+        Ok(FileMetadata { size })
+    }
+
+    async fn read(&self, path: &str) -> iceberg::Result<Bytes> {
+        Self::read(self, path).await.map_err(carry)?.ok_or_else(|| missing(path))
+    }
+
+    async fn reader(&self, path: &str) -> iceberg::Result<Box<dyn FileRead>> {
+        Ok(Box::new(Reader { storage: self.clone(), location: path.to_owned() }))
+    }
+
+    async fn write(&self, path: &str, bytes: Bytes) -> iceberg::Result<()> {
+        exclusive(self.create(path, bytes).await, path)
+    }
+
+    async fn writer(&self, path: &str) -> iceberg::Result<Box<dyn FileWrite>> {
+        Ok(Box::new(Writer { storage: self.clone(), location: path.to_owned(), parts: Some(Vec::new()) }))
+    }
+
+    async fn delete(&self, path: &str) -> iceberg::Result<()> {
+        Self::delete(self, path).await.map_err(carry)
+    }
+
+    async fn delete_prefix(&self, path: &str) -> iceberg::Result<()> {
+        self.delete_below(path).await.map_err(carry)
+    }
+
+    async fn delete_stream(&self, mut paths: BoxStream<'static, String>) -> iceberg::Result<()> {
+        while let Some(path) = paths.next().await {
+            Self::delete(self, &path).await.map_err(carry)?;
+        }
+        Ok(())
+    }
+
+    fn new_input(&self, path: &str) -> iceberg::Result<InputFile> {
+        Ok(InputFile::new(Arc::new(self.clone()), path.to_owned()))
+    }
+
+    fn new_output(&self, path: &str) -> iceberg::Result<OutputFile> {
+        Ok(self.output(path))
+    }
+}
+
+/// Every object of a table is written once: an existing one is never replaced.
+fn exclusive(put: crate::Result<Put>, path: &str) -> iceberg::Result<()> {
+    match put.map_err(carry)? {
+        Put::Created => Ok(()),
+        Put::Exists => Err(IcebergError::new(ErrorKind::PreconditionFailed, format!("{path} exists already"))),
+    }
+}
+
+#[derive(Debug)]
+struct Reader {
+    storage: Storage,
+    location: String,
+}
+
+#[async_trait]
+impl FileRead for Reader {
+    async fn read(&self, range: Range<u64>) -> iceberg::Result<Bytes> {
+        self.storage.read_range(&self.location, range).await.map_err(carry)
+    }
+}
+
+/// Collects a file and creates it whole on close, so that a crash never leaves half of one under its name.
+#[derive(Debug)]
+struct Writer {
+    storage: Storage,
+    location: String,
+    parts: Option<Vec<Bytes>>,
+}
+
+#[async_trait]
+impl FileWrite for Writer {
+    async fn write(&mut self, bytes: Bytes) -> iceberg::Result<()> {
+        let parts = self.parts.as_mut().ok_or_else(closed)?;
+        parts.push(bytes);
+        Ok(())
+    }
+
+    async fn close(&mut self) -> iceberg::Result<()> {
+        let parts = self.parts.take().ok_or_else(closed)?;
+        let payload: PutPayload = parts.into_iter().collect();
+        exclusive(self.storage.create_from(&self.location, payload).await, &self.location)
+    }
+}
+
+fn closed() -> IcebergError {
+    IcebergError::new(ErrorKind::Unexpected, "the file is closed already")
+}

@@ -1,0 +1,1 @@
+//! Cold tier: Parquet in Apache Iceberg tables on object storage

@@ -1,0 +1,304 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{BodyColumns, DerivedFrom, Error, Operation, Tag, Transaction, json};
+
+/// What a log row says, as stored: canonical JSON text, written once at the origin and never changed on its way.
+///
+/// Place, time, origin and route stand beside it in the [`Record`](crate::Record). Of an update of a captured
+/// row it keeps only the changed columns of `before` (member `was`); [`ChangeBody::full_before`] gives the whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body(Box<str>);
+
+/// The decoded members of a change's body, borrowed from its text. Serialised in this order, absent members left
+/// out, that text is the canonical form.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangeBody<'a> {
+    /// What happened.
+    pub operation: Operation,
+    /// The table or collection.
+    #[serde(borrow)]
+    pub collection: Cow<'a, str>,
+    /// The row or document.
+    #[serde(borrow)]
+    pub document_id: Cow<'a, str>,
+    /// The version of the table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_version: Option<u32>,
+    /// Why the event is in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    /// The transaction it was part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<Transaction>,
+    /// For distributed tracing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<Cow<'a, str>>,
+    /// The event from which a stage made this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived_from: Option<DerivedFrom>,
+    /// The paths an UPDATE changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_fields: Option<Vec<Cow<'a, str>>>,
+    /// The full state before.
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "json::present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub before: Option<&'a RawValue>,
+    /// Only those columns of the state before that differ from `after`.
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "json::present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub was: Option<&'a RawValue>,
+    /// The full state after.
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "json::present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub after: Option<&'a RawValue>,
+}
+
+impl<'a> ChangeBody<'a> {
+    /// A body with the members every change has.
+    #[must_use]
+    pub fn new(
+        operation: Operation,
+        collection: impl Into<Cow<'a, str>>,
+        document_id: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        Self {
+            operation,
+            collection: collection.into(),
+            document_id: document_id.into(),
+            schema_version: None,
+            tag: None,
+            transaction: None,
+            correlation_id: None,
+            derived_from: None,
+            changed_fields: None,
+            before: None,
+            was: None,
+            after: None,
+        }
+    }
+
+    /// The canonical text.
+    ///
+    /// # Panics
+    ///
+    /// Never: all members have string keys and raw JSON values.
+    #[must_use]
+    pub fn to_body(&self) -> Body {
+        Body(
+            serde_json::to_string(self)
+                .expect("members with string keys serialise")
+                .into(),
+        )
+    }
+
+    /// The whole state before: as stored, or `after` with the members of `was` put back in place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`] when `was` or the `after` under it is not an object.
+    pub fn full_before(&self) -> Result<Option<Cow<'a, str>>, Error> {
+        let (Some(was), Some(after)) = (self.was, self.after) else {
+            return Ok(self.before.map(|before| Cow::Borrowed(before.get())));
+        };
+        let was = json::members(was.get()).map_err(Error::json("`was` of an update"))?;
+        let after = json::members(after.get()).map_err(Error::json("`after` of an update"))?;
+        let mut out = String::from("{");
+        for (name, value) in &after {
+            let old = was.iter().find(|(changed, _)| changed == name);
+            push_member(&mut out, name, old.map_or(value.get(), |(_, old)| old.get()));
+        }
+        out.push('}');
+        Ok(Some(Cow::Owned(out)))
+    }
+
+    /// Whether the states are those the operation must and may have.
+    fn check(&self) -> Result<(), Error> {
+        let has = (
+            self.before.is_some(),
+            self.was.is_some(),
+            self.after.is_some(),
+            self.changed_fields.is_some(),
+        );
+        let member = match (self.operation, has) {
+            (Operation::Insert, (false, false, true, false))
+            | (Operation::Update, (true, false, true, true) | (false, true, true, true))
+            | (Operation::Delete, (true, false, false, false)) => return Ok(()),
+            (Operation::Insert, (.., false, _)) | (Operation::Update, (.., false, _)) => "after",
+            (Operation::Update, (false, false, ..)) | (Operation::Delete, (false, ..)) => "before",
+            (Operation::Update, (.., false)) => "changedFields",
+            _ => return Err(Error::NotCanonical),
+        };
+        Err(Error::MissingState {
+            operation: self.operation.as_str(),
+            collection: self.collection.chars().take(100).collect(),
+            document_id: self.document_id.chars().take(100).collect(),
+            member,
+        })
+    }
+}
+
+pub(crate) fn push_member(out: &mut String, name: &str, raw: &str) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+    json::push_json_string(out, name);
+    out.push(':');
+    out.push_str(raw);
+}
+
+/// A table's shape as one version of it was captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SchemaChange {
+    /// The table.
+    pub collection: String,
+    /// Counts up from 1 per table.
+    pub version: u32,
+    /// The columns in order; empty when the table is gone.
+    pub columns: Vec<SchemaColumn>,
+}
+
+/// One column of a [`SchemaChange`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SchemaColumn {
+    /// Its name.
+    pub name: String,
+    /// Its declared type; empty when none is declared.
+    #[serde(rename = "type")]
+    pub declared_type: String,
+    /// Its place in the primary key, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<u32>,
+}
+
+/// What a body says, decoded.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Content<'a> {
+    /// A document changed.
+    Change(ChangeBody<'a>),
+    /// A table changed its shape.
+    Schema(SchemaChange),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchemaBody {
+    schema: SchemaChange,
+}
+
+impl Body {
+    /// The body of a schema change.
+    ///
+    /// # Panics
+    ///
+    /// Never: all members have string keys.
+    #[must_use]
+    pub fn schema(schema: SchemaChange) -> Self {
+        Self(
+            serde_json::to_string(&SchemaBody { schema })
+                .expect("members with string keys serialise")
+                .into(),
+        )
+    }
+
+    /// Takes a body from outside: it must decode, be consistent and be in canonical form.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`], [`Error::MissingState`] or [`Error::NotCanonical`].
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let body = Self(text.into());
+        if let Content::Change(change) = body.content()? {
+            change.check()?;
+        }
+        if body.columns()?.to_body()? != body {
+            return Err(Error::NotCanonical);
+        }
+        Ok(body)
+    }
+
+    /// Takes a body that this project stored or rendered itself. It is decoded on demand.
+    #[must_use]
+    pub fn from_stored(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The canonical text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is a schema change; decided by the canonical prefix alone.
+    #[must_use]
+    pub fn is_schema(&self) -> bool {
+        self.0.starts_with("{\"schema\":")
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`] when the text is not a body.
+    pub fn content(&self) -> Result<Content<'_>, Error> {
+        if self.is_schema() {
+            let body: SchemaBody = serde_json::from_str(&self.0).map_err(Error::json("schema change"))?;
+            return Ok(Content::Schema(body.schema));
+        }
+        serde_json::from_str(&self.0)
+            .map(Content::Change)
+            .map_err(Error::json("change"))
+    }
+
+    /// Decodes it if it is a change.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`] when the text is not a body.
+    pub fn change(&self) -> Result<Option<ChangeBody<'_>>, Error> {
+        Ok(match self.content()? {
+            Content::Change(change) => Some(change),
+            Content::Schema(_) => None,
+        })
+    }
+
+    /// Takes it apart into the columns of the archive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`] when the text is not a body.
+    pub fn columns(&self) -> Result<BodyColumns, Error> {
+        BodyColumns::of(self)
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,1 @@
+//! The Env seam, its tokio implementation and the transports

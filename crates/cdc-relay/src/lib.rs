@@ -1,0 +1,1 @@
+//! The hop: sender, receiver and stage machines without I/O

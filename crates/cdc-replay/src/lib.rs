@@ -1,0 +1,1 @@
+//! Replay: cold and hot tiers stitched into one history, and folds of it
