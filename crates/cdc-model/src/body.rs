@@ -13,9 +13,8 @@ use crate::{BodyColumns, DerivedFrom, Error, Operation, Tag, Transaction, json};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body(Box<str>);
 
-/// The decoded members of a change's body, borrowed from its text. Serialised in this order, absent members left
-/// out, that text is the canonical form.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The decoded members of a change's body, borrowed from its text.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeBody<'a> {
     /// What happened.
@@ -27,22 +26,22 @@ pub struct ChangeBody<'a> {
     #[serde(borrow)]
     pub document_id: Cow<'a, str>,
     /// The version of the table's schema.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub schema_version: Option<u32>,
     /// Why the event is in the log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub tag: Option<Tag>,
     /// The transaction it was part of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub transaction: Option<Transaction>,
     /// For distributed tracing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub correlation_id: Option<Cow<'a, str>>,
     /// The event from which a stage made this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub derived_from: Option<DerivedFrom>,
     /// The paths an UPDATE changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub changed_fields: Option<Vec<Cow<'a, str>>>,
     /// The full state before.
     #[serde(
@@ -95,17 +94,24 @@ impl<'a> ChangeBody<'a> {
     }
 
     /// The canonical text.
-    ///
-    /// # Panics
-    ///
-    /// Never: all members have string keys and raw JSON values.
     #[must_use]
     pub fn to_body(&self) -> Body {
-        Body(
-            serde_json::to_string(self)
-                .expect("members with string keys serialise")
-                .into(),
-        )
+        let paths = self.changed_fields.as_ref().map(json::text);
+        RawChange {
+            operation: self.operation,
+            collection: &self.collection,
+            document_id: &self.document_id,
+            schema_version: self.schema_version,
+            tag: self.tag.as_ref(),
+            transaction: self.transaction.as_ref(),
+            correlation_id: self.correlation_id.as_deref(),
+            derived_from: self.derived_from.as_ref(),
+            changed_fields: paths.as_deref(),
+            before: self.before.map(RawValue::get),
+            was: self.was.map(RawValue::get),
+            after: self.after.map(RawValue::get),
+        }
+        .to_body()
     }
 
     /// The whole state before: as stored, or `after` with the members of `was` put back in place.
@@ -151,6 +157,93 @@ impl<'a> ChangeBody<'a> {
             document_id: self.document_id.chars().take(100).collect(),
             member,
         })
+    }
+}
+
+/// The members of a change as texts that are JSON already: what writes the canonical form, the only place that does.
+#[derive(Clone, Copy, Debug)]
+pub struct RawChange<'a> {
+    /// What happened.
+    pub operation: Operation,
+    /// The table or collection.
+    pub collection: &'a str,
+    /// The row or document.
+    pub document_id: &'a str,
+    /// The version of the table's schema.
+    pub schema_version: Option<u32>,
+    /// Why the event is in the log.
+    pub tag: Option<&'a Tag>,
+    /// The transaction it was part of.
+    pub transaction: Option<&'a Transaction>,
+    /// For distributed tracing.
+    pub correlation_id: Option<&'a str>,
+    /// The event from which a stage made this one.
+    pub derived_from: Option<&'a DerivedFrom>,
+    /// JSON array of the paths an UPDATE changed.
+    pub changed_fields: Option<&'a str>,
+    /// JSON of the full state before.
+    pub before: Option<&'a str>,
+    /// JSON of the changed columns before.
+    pub was: Option<&'a str>,
+    /// JSON of the full state after.
+    pub after: Option<&'a str>,
+}
+
+impl<'a> RawChange<'a> {
+    /// A change with the members every change has.
+    #[must_use]
+    pub const fn new(operation: Operation, collection: &'a str, document_id: &'a str) -> Self {
+        Self {
+            operation,
+            collection,
+            document_id,
+            schema_version: None,
+            tag: None,
+            transaction: None,
+            correlation_id: None,
+            derived_from: None,
+            changed_fields: None,
+            before: None,
+            was: None,
+            after: None,
+        }
+    }
+
+    /// The canonical text. The raw members are taken as they are; they must be JSON.
+    #[must_use]
+    pub fn to_body(&self) -> Body {
+        let len = |text: Option<&str>| text.map_or(0, str::len);
+        let states = len(self.before) + len(self.was) + len(self.after) + len(self.changed_fields);
+        let mut out = String::with_capacity(128 + self.collection.len() + self.document_id.len() + states);
+        out.push_str("{\"operation\":\"");
+        out.push_str(self.operation.as_str());
+        out.push_str("\",\"collection\":");
+        json::push_json_string(&mut out, self.collection);
+        out.push_str(",\"documentId\":");
+        json::push_json_string(&mut out, self.document_id);
+        let mut raw = |name: &str, text: Option<&str>| {
+            if let Some(text) = text {
+                json::push_name(&mut out, name);
+                out.push_str(text);
+            }
+        };
+        raw(
+            "schemaVersion",
+            self.schema_version.map(|version| version.to_string()).as_deref(),
+        );
+        raw("tag", self.tag.map(json::text).as_deref());
+        raw("transaction", self.transaction.map(json::text).as_deref());
+        raw(
+            "correlationId",
+            self.correlation_id.map(|id| json::text(&id)).as_deref(),
+        );
+        raw("derivedFrom", self.derived_from.map(json::text).as_deref());
+        raw("changedFields", self.changed_fields);
+        raw("before", self.before);
+        raw("was", self.was);
+        raw("after", self.after);
+        out.push('}');
+        Body(out.into())
     }
 }
 

@@ -46,7 +46,7 @@ impl BodyColumns {
                 return Ok(Self {
                     kind: "schema".to_owned(),
                     collection: schema.collection.clone(),
-                    schema: Some(text_of(&schema)),
+                    schema: Some(json::text(&schema)),
                     ..Self::default()
                 });
             }
@@ -61,10 +61,10 @@ impl BodyColumns {
                 .changed_fields
                 .map(|paths| paths.into_iter().map(Cow::into_owned).collect()),
             correlation_id: change.correlation_id.map(Cow::into_owned),
-            tag: change.tag.as_ref().map(text_of),
-            transaction: change.transaction.as_ref().map(text_of),
+            tag: change.tag.as_ref().map(json::text),
+            transaction: change.transaction.as_ref().map(json::text),
             schema_version: change.schema_version,
-            derived_from: change.derived_from.as_ref().map(text_of),
+            derived_from: change.derived_from.as_ref().map(json::text),
             schema: None,
             collection: change.collection.into_owned(),
             document_id: Some(change.document_id.into_owned()),
@@ -149,8 +149,4 @@ fn parsed<T: serde::de::DeserializeOwned>(
     text.map(serde_json::from_str)
         .transpose()
         .map_err(Error::json(what))
-}
-
-fn text_of(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("members with string keys serialise")
 }

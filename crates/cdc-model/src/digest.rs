@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_digest_of_known_bytes_never_changes() {
         let digest = Digest::ZERO.then(Sequence::new(1), Timestamp::new(2), &[b"abc"]);
-        insta::assert_snapshot!(digest, @"");
+        assert_eq!(digest.to_string(), "317e3e3122d8369b7726c7091c3f3409");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!(matches!("0".parse::<Digest>(), Err(Error::Parse { .. })));
     }

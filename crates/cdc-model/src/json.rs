@@ -5,6 +5,11 @@ use std::fmt::{self, Write as _};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+/// The JSON of a value of ours, whose keys are strings and which therefore always serialises.
+pub(crate) fn text(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("members with string keys serialise")
+}
+
 /// Appends what `value` displays.
 pub(crate) fn push_display(out: &mut String, value: impl fmt::Display) {
     // Writing to a String cannot fail; a Display that returns an error is a bug of ours.

@@ -24,7 +24,7 @@
 mod ambient;
 pub use ambient::{Clock, Entropy};
 mod body;
-pub use body::{Body, ChangeBody, Content, SchemaChange, SchemaColumn};
+pub use body::{Body, ChangeBody, Content, RawChange, SchemaChange, SchemaColumn};
 mod checkpoint;
 pub use checkpoint::Checkpoint;
 mod cloudevents;
@@ -45,6 +45,8 @@ mod event;
 pub use event::{Change, ChangeEvent, DerivedFrom, EventId, Operation, Tag, Transaction};
 mod filter;
 pub use filter::Filter;
+mod fold;
+pub use fold::{BrokenChain, Document, Fold};
 mod hop;
 pub use hop::{Answer, Batch, Received, Refusal, admit};
 mod json;

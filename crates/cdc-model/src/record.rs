@@ -224,11 +224,7 @@ pub(crate) fn push_raw(out: &mut String, name: &str, raw: &str) {
 }
 
 pub(crate) fn push(out: &mut String, name: &str, value: &impl serde::Serialize) {
-    push_raw(
-        out,
-        name,
-        &serde_json::to_string(value).expect("values with string keys serialise"),
-    );
+    push_raw(out, name, &json::text(value));
 }
 
 fn push_some(out: &mut String, name: &str, value: Option<&impl serde::Serialize>) {

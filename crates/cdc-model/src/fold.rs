@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+
+use crate::{Error, ObjectId, Operation, Record, Sequence, Timestamp};
+
+/// The newest state of one document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// JSON text of its state.
+    pub json: String,
+    /// The place, in the log being folded, of the record that made it so.
+    pub sequence: Sequence,
+    /// When that happened, by the origin's clock.
+    pub timestamp: Timestamp,
+}
+
+/// Why a record does not continue the history folded so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokenChain {
+    /// The record's `before`; `None` where it says that the document did not exist.
+    pub before: Option<String>,
+    /// The state folded so far; `None` where the document does not exist.
+    pub folded: Option<String>,
+}
+
+/// The documents that a prefix of a log adds up to, keyed by origin, collection and document id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fold {
+    sources: BTreeMap<ObjectId, Collections>,
+}
+
+type Collections = BTreeMap<String, BTreeMap<String, Document>>;
+
+impl Fold {
+    /// No documents.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one more record. A schema change leaves documents as they are.
+    ///
+    /// Returns how the record fails to continue the history, if it does; it is taken all the same, because its
+    /// `after` is the newest that is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`] when the body does not decode.
+    pub fn apply(&mut self, record: &Record) -> Result<Option<BrokenChain>, Error> {
+        let Some(change) = record.body.change()? else {
+            return Ok(None);
+        };
+        let before = change.full_before()?;
+        let source = self.sources.entry(record.origin.source().clone()).or_default();
+        let documents = source.entry(change.collection.into_owned()).or_default();
+        let folded = documents.get(change.document_id.as_ref());
+        let broken =
+            (folded.map(|document| document.json.as_str()) != before.as_deref()).then(|| BrokenChain {
+                before: before.as_deref().map(str::to_owned),
+                folded: folded.map(|document| document.json.clone()),
+            });
+        if change.operation == Operation::Delete {
+            documents.remove(change.document_id.as_ref());
+        } else if let Some(after) = change.after {
+            let json = after.get().to_owned();
+            let document = Document {
+                json,
+                sequence: record.sequence,
+                timestamp: record.origin_timestamp,
+            };
+            documents.insert(change.document_id.into_owned(), document);
+        }
+        Ok(broken)
+    }
+
+    /// One document.
+    #[must_use]
+    pub fn get(&self, source: &ObjectId, collection: &str, document_id: &str) -> Option<&Document> {
+        self.sources.get(source)?.get(collection)?.get(document_id)
+    }
+
+    /// All documents of one collection of one origin, by document id.
+    pub fn collection(&self, source: &ObjectId, collection: &str) -> impl Iterator<Item = (&str, &Document)> {
+        let documents = self
+            .sources
+            .get(source)
+            .and_then(|collections| collections.get(collection));
+        documents
+            .into_iter()
+            .flatten()
+            .map(|(id, document)| (id.as_str(), document))
+    }
+
+    /// All documents: origin, collection, document id, document; in that order.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &str, &str, &Document)> {
+        self.sources.iter().flat_map(|(source, collections)| {
+            collections.iter().flat_map(move |(collection, documents)| {
+                documents
+                    .iter()
+                    .map(move |(id, document)| (source, collection.as_str(), id.as_str(), document))
+            })
+        })
+    }
+
+    /// How many documents there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sources
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(BTreeMap::len)
+            .sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
