@@ -53,10 +53,7 @@ impl Entropy {
         let state = RandomState::new();
         let drawn = AtomicU64::new(0);
         Self::from_fn(move || {
-            state.hash_one((
-                drawn.fetch_add(1, Ordering::Relaxed),
-                RandomState::new().hash_one(0),
-            ))
+            state.hash_one((drawn.fetch_add(1, Ordering::Relaxed), RandomState::new().hash_one(0)))
         })
     }
 

@@ -44,28 +44,13 @@ pub struct ChangeBody<'a> {
     #[serde(default)]
     pub changed_fields: Option<Vec<Cow<'a, str>>>,
     /// The full state before.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "json::present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(borrow, default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
     pub before: Option<&'a RawValue>,
     /// Only those columns of the state before that differ from `after`.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "json::present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(borrow, default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
     pub was: Option<&'a RawValue>,
     /// The full state after.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "json::present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(borrow, default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
     pub after: Option<&'a RawValue>,
 }
 
@@ -136,12 +121,8 @@ impl<'a> ChangeBody<'a> {
 
     /// Whether the states are those the operation must and may have.
     fn check(&self) -> Result<(), Error> {
-        let has = (
-            self.before.is_some(),
-            self.was.is_some(),
-            self.after.is_some(),
-            self.changed_fields.is_some(),
-        );
+        let has =
+            (self.before.is_some(), self.was.is_some(), self.after.is_some(), self.changed_fields.is_some());
         let member = match (self.operation, has) {
             (Operation::Insert, (false, false, true, false))
             | (Operation::Update, (true, false, true, true) | (false, true, true, true))
@@ -227,16 +208,10 @@ impl<'a> RawChange<'a> {
                 out.push_str(text);
             }
         };
-        raw(
-            "schemaVersion",
-            self.schema_version.map(|version| version.to_string()).as_deref(),
-        );
+        raw("schemaVersion", self.schema_version.map(|version| version.to_string()).as_deref());
         raw("tag", self.tag.map(json::text).as_deref());
         raw("transaction", self.transaction.map(json::text).as_deref());
-        raw(
-            "correlationId",
-            self.correlation_id.map(|id| json::text(&id)).as_deref(),
-        );
+        raw("correlationId", self.correlation_id.map(|id| json::text(&id)).as_deref());
         raw("derivedFrom", self.derived_from.map(json::text).as_deref());
         raw("changedFields", self.changed_fields);
         raw("before", self.before);
@@ -307,9 +282,7 @@ impl Body {
     #[must_use]
     pub fn schema(schema: SchemaChange) -> Self {
         Self(
-            serde_json::to_string(&SchemaBody { schema })
-                .expect("members with string keys serialise")
-                .into(),
+            serde_json::to_string(&SchemaBody { schema }).expect("members with string keys serialise").into(),
         )
     }
 
@@ -357,9 +330,7 @@ impl Body {
             let body: SchemaBody = serde_json::from_str(&self.0).map_err(Error::json("schema change"))?;
             return Ok(Content::Schema(body.schema));
         }
-        serde_json::from_str(&self.0)
-            .map(Content::Change)
-            .map_err(Error::json("change"))
+        serde_json::from_str(&self.0).map(Content::Change).map_err(Error::json("change"))
     }
 
     /// Decodes it if it is a change.

@@ -78,22 +78,20 @@ impl BodyColumns {
     /// [`Error::Columns`], [`Error::Parse`] or [`Error::Json`] when the columns did not come from a body.
     pub fn to_body(&self) -> Result<Body, Error> {
         if self.kind == "schema" {
-            let schema = self.schema.as_deref().ok_or(Error::Columns {
-                reason: "a schema change without `schema`",
-            })?;
+            let schema = self
+                .schema
+                .as_deref()
+                .ok_or(Error::Columns { reason: "a schema change without `schema`" })?;
             let schema: SchemaChange = serde_json::from_str(schema).map_err(Error::json("schema change"))?;
             return Ok(Body::schema(schema));
         }
         let operation: Operation = self
             .operation
             .as_deref()
-            .ok_or(Error::Columns {
-                reason: "a change without `operation`",
-            })?
+            .ok_or(Error::Columns { reason: "a change without `operation`" })?
             .parse()?;
-        let document_id = self.document_id.as_deref().ok_or(Error::Columns {
-            reason: "a change without `documentId`",
-        })?;
+        let document_id =
+            self.document_id.as_deref().ok_or(Error::Columns { reason: "a change without `documentId`" })?;
         let mut body = ChangeBody::new(operation, self.collection.as_str(), document_id);
         body.schema_version = self.schema_version;
         body.tag = parsed(self.tag.as_deref(), "tag")?;
@@ -109,9 +107,7 @@ impl BodyColumns {
             (false, ..) => None,
             (true, Some(before), Some(after)) => Some(difference(before, after)?),
             (true, ..) => {
-                return Err(Error::Columns {
-                    reason: "`delta` without `before` and `after`",
-                });
+                return Err(Error::Columns { reason: "`delta` without `before` and `after`" });
             }
         };
         match &was {
@@ -146,7 +142,5 @@ fn parsed<T: serde::de::DeserializeOwned>(
     text: Option<&str>,
     what: &'static str,
 ) -> Result<Option<T>, Error> {
-    text.map(serde_json::from_str)
-        .transpose()
-        .map_err(Error::json(what))
+    text.map(serde_json::from_str).transpose().map_err(Error::json(what))
 }

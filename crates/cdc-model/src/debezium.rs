@@ -21,11 +21,7 @@ pub fn to_debezium(record: &Record, now: Timestamp) -> Result<Option<String>, Er
         Operation::Delete => "d",
     };
     let mut out = String::from("{");
-    push_raw(
-        &mut out,
-        "before",
-        body.full_before()?.as_deref().unwrap_or("null"),
-    );
+    push_raw(&mut out, "before", body.full_before()?.as_deref().unwrap_or("null"));
     push_raw(&mut out, "after", body.after.map_or("null", |after| after.get()));
     let mut source = String::from("{");
     push(&mut source, "version", &env!("CARGO_PKG_VERSION"));
@@ -49,11 +45,7 @@ pub fn to_debezium(record: &Record, now: Timestamp) -> Result<Option<String>, Er
             let mut block = String::from("{");
             push(&mut block, "id", &transaction.id);
             push(&mut block, "total_order", &(u64::from(transaction.index) + 1));
-            push(
-                &mut block,
-                "data_collection_order",
-                &(u64::from(transaction.index) + 1),
-            );
+            push(&mut block, "data_collection_order", &(u64::from(transaction.index) + 1));
             block.push('}');
             push_raw(&mut out, "transaction", &block);
         }

@@ -6,10 +6,13 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use crate::{Epoch, Error, Sequence, Timestamp};
 
+/// Rows up to this size are joined on the stack and hashed in one go, which is several times faster than streaming.
+const SHORT_ROW_BYTES: usize = 1024;
+
 /// The running digest of a log at one position: xxh3-128 over all rows up to it.
 ///
 /// It finds divergence, not forgery; authentication does that. Text and wire form: 32 hex digits.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 16]);
 
@@ -28,18 +31,24 @@ impl Digest {
     /// `row` is given in parts so that nothing is copied together first; their concatenation counts.
     #[must_use]
     pub fn then(self, position: Sequence, timestamp: Timestamp, row: &[&[u8]]) -> Self {
-        let mut hasher = Xxh3Default::new();
-        let mut head = [0_u8; 32];
-        let (digest, rest) = head.split_at_mut(16);
-        digest.copy_from_slice(&self.0);
-        let (sequence, time) = rest.split_at_mut(8);
-        sequence.copy_from_slice(&position.get().to_be_bytes());
-        time.copy_from_slice(&timestamp.get().to_be_bytes());
-        hasher.update(&head);
-        for part in row {
-            hasher.update(part);
+        let position = position.get().to_be_bytes();
+        let timestamp = timestamp.get().to_be_bytes();
+        let head: [&[u8]; 3] = [&self.0, &position, &timestamp];
+        let parts = || head.iter().chain(row).copied();
+        let len: usize = parts().map(<[u8]>::len).sum();
+        let mut short = [0_u8; SHORT_ROW_BYTES];
+        let Some(joined) = short.get_mut(..len) else {
+            let mut hasher = Xxh3Default::new();
+            parts().for_each(|part| hasher.update(part));
+            return Self(hasher.digest128().to_be_bytes());
+        };
+        let mut rest = &mut *joined;
+        for part in parts() {
+            let (here, behind) = rest.split_at_mut(part.len());
+            here.copy_from_slice(part);
+            rest = behind;
         }
-        Self(hasher.digest128().to_be_bytes())
+        Self::of(joined)
     }
 
     /// A digest from its bytes as stored.
@@ -103,10 +112,7 @@ pub struct Position {
 
 impl Position {
     /// Before the first row of every log.
-    pub const START: Self = Self {
-        sequence: Sequence::ZERO,
-        digest: Digest::ZERO,
-    };
+    pub const START: Self = Self { sequence: Sequence::ZERO, digest: Digest::ZERO };
 }
 
 /// The last position a receiver has durably taken, of which epoch, and the sender's digest there.
@@ -130,20 +136,13 @@ impl Mark {
     /// The mark at a position.
     #[must_use]
     pub const fn at(epoch: Epoch, position: Position) -> Self {
-        Self {
-            epoch,
-            sequence: position.sequence,
-            digest: position.digest,
-        }
+        Self { epoch, sequence: position.sequence, digest: position.digest }
     }
 
     /// Its position without the epoch.
     #[must_use]
     pub const fn position(&self) -> Position {
-        Position {
-            sequence: self.sequence,
-            digest: self.digest,
-        }
+        Position { sequence: self.sequence, digest: self.digest }
     }
 }
 
@@ -156,15 +155,23 @@ mod tests {
         let at = |n, t, row: &[&[u8]]| Digest::ZERO.then(Sequence::new(n), Timestamp::new(t), row);
         let base = at(1, 2, &[b"ab", b"c"]);
         assert_eq!(base, at(1, 2, &[b"abc"]));
-        for other in [
-            at(2, 2, &[b"abc"]),
-            at(1, 3, &[b"abc"]),
-            at(1, 2, &[b"abd"]),
-            at(1, 2, &[b"ab"]),
-        ] {
+        for other in [at(2, 2, &[b"abc"]), at(1, 3, &[b"abc"]), at(1, 2, &[b"abd"]), at(1, 2, &[b"ab"])] {
             assert_ne!(base, other);
         }
         assert_ne!(base, base.then(Sequence::new(1), Timestamp::new(2), &[b"abc"]));
+    }
+
+    #[test]
+    fn short_and_long_rows_hash_as_the_same_function() {
+        for len in [0, 1, 400, SHORT_ROW_BYTES - 33, SHORT_ROW_BYTES - 32, SHORT_ROW_BYTES - 31, 5000] {
+            let row = vec![7_u8; len];
+            let mut joined = vec![0; 16];
+            joined.extend_from_slice(&1_u64.to_be_bytes());
+            joined.extend_from_slice(&2_i64.to_be_bytes());
+            joined.extend_from_slice(&row);
+            let digest = Digest::ZERO.then(Sequence::new(1), Timestamp::new(2), &[&row]);
+            assert_eq!(digest, Digest::of(&joined), "{len}");
+        }
     }
 
     #[test]

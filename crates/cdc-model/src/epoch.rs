@@ -36,10 +36,7 @@ impl FromStr for Epoch {
     fn from_str(text: &str) -> Result<Self, Error> {
         let parsed = text.split_once('-').and_then(|(number, nonce)| {
             let nonce = u64::from_str_radix(nonce, 16).ok()?;
-            Some(Self {
-                number: number.parse().ok()?,
-                nonce,
-            })
+            Some(Self { number: number.parse().ok()?, nonce })
         });
         parsed
             .filter(|epoch| epoch.to_string() == text)
@@ -67,25 +64,13 @@ mod tests {
 
     #[test]
     fn an_epoch_has_one_text() {
-        let epoch = Epoch {
-            number: 3,
-            nonce: 0xc0ffee,
-        };
+        let epoch = Epoch { number: 3, nonce: 0xc0ffee };
         assert_eq!(epoch.to_string(), "3-0000000000c0ffee");
         assert_eq!(epoch.to_string().parse::<Epoch>().unwrap(), epoch);
-        for text in [
-            "",
-            "3",
-            "3-",
-            "3-c0ffee",
-            "03-0000000000c0ffee",
-            "3-0000000000C0FFEE",
-            "+3-0000000000c0ffee",
-        ] {
-            assert!(
-                matches!(text.parse::<Epoch>(), Err(Error::Parse { .. })),
-                "{text}"
-            );
+        for text in
+            ["", "3", "3-", "3-c0ffee", "03-0000000000c0ffee", "3-0000000000C0FFEE", "+3-0000000000c0ffee"]
+        {
+            assert!(matches!(text.parse::<Epoch>(), Err(Error::Parse { .. })), "{text}");
         }
     }
 }

@@ -63,10 +63,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn parse(text: impl fmt::Display, expected: &'static str) -> Self {
-        Self::Parse {
-            text: text.to_string(),
-            expected,
-        }
+        Self::Parse { text: text.to_string(), expected }
     }
 
     pub(crate) fn json(what: &'static str) -> impl FnOnce(serde_json::Error) -> Self {

@@ -275,17 +275,9 @@ struct Wire<T> {
     document_id: String,
     timestamp: Timestamp,
     sequence: Sequence,
-    #[serde(
-        default,
-        deserialize_with = "json::present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
     before: Option<T>,
-    #[serde(
-        default,
-        deserialize_with = "json::present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
     after: Option<T>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     changed_fields: Option<Vec<String>>,
@@ -311,17 +303,13 @@ pub(crate) fn change_of<T>(
     changed_fields: Option<Vec<String>>,
 ) -> Result<Change<T>, &'static str> {
     Ok(match operation {
-        Operation::Insert => Change::Insert {
-            after: after.ok_or("after")?,
-        },
+        Operation::Insert => Change::Insert { after: after.ok_or("after")? },
         Operation::Update => Change::Update {
             before: before.ok_or("before")?,
             after: after.ok_or("after")?,
             changed_fields: changed_fields.ok_or("changedFields")?,
         },
-        Operation::Delete => Change::Delete {
-            before: before.ok_or("before")?,
-        },
+        Operation::Delete => Change::Delete { before: before.ok_or("before")? },
     })
 }
 
@@ -360,11 +348,9 @@ impl<T> From<ChangeEvent<T>> for Wire<T> {
         let operation = event.change.operation();
         let (before, after, changed_fields) = match event.change {
             Change::Insert { after } => (None, Some(after), None),
-            Change::Update {
-                before,
-                after,
-                changed_fields,
-            } => (Some(before), Some(after), Some(changed_fields)),
+            Change::Update { before, after, changed_fields } => {
+                (Some(before), Some(after), Some(changed_fields))
+            }
             Change::Delete { before } => (Some(before), None, None),
         };
         Self {

@@ -22,36 +22,23 @@ pub struct Filter {
 
 impl Filter {
     /// Lets everything pass.
-    pub const ALL: Self = Self {
-        collections: Vec::new(),
-        operations: Vec::new(),
-        sources: Vec::new(),
-    };
+    pub const ALL: Self = Self { collections: Vec::new(), operations: Vec::new(), sources: Vec::new() };
 
     /// Only one collection.
     pub fn collection(name: impl Into<String>) -> Self {
-        Self {
-            collections: vec![name.into()],
-            ..Self::ALL
-        }
+        Self { collections: vec![name.into()], ..Self::ALL }
     }
 
     /// Only one operation.
     #[must_use]
     pub fn operation(operation: Operation) -> Self {
-        Self {
-            operations: vec![operation],
-            ..Self::ALL
-        }
+        Self { operations: vec![operation], ..Self::ALL }
     }
 
     /// Only one origin.
     #[must_use]
     pub fn source(source: ObjectId) -> Self {
-        Self {
-            sources: vec![source],
-            ..Self::ALL
-        }
+        Self { sources: vec![source], ..Self::ALL }
     }
 
     /// Whether everything passes.

@@ -62,11 +62,7 @@ impl Fold {
             documents.remove(change.document_id.as_ref());
         } else if let Some(after) = change.after {
             let json = after.get().to_owned();
-            let document = Document {
-                json,
-                sequence: record.sequence,
-                timestamp: record.origin_timestamp,
-            };
+            let document = Document { json, sequence: record.sequence, timestamp: record.origin_timestamp };
             documents.insert(change.document_id.into_owned(), document);
         }
         Ok(broken)
@@ -80,14 +76,8 @@ impl Fold {
 
     /// All documents of one collection of one origin, by document id.
     pub fn collection(&self, source: &ObjectId, collection: &str) -> impl Iterator<Item = (&str, &Document)> {
-        let documents = self
-            .sources
-            .get(source)
-            .and_then(|collections| collections.get(collection));
-        documents
-            .into_iter()
-            .flatten()
-            .map(|(id, document)| (id.as_str(), document))
+        let documents = self.sources.get(source).and_then(|collections| collections.get(collection));
+        documents.into_iter().flatten().map(|(id, document)| (id.as_str(), document))
     }
 
     /// All documents: origin, collection, document id, document; in that order.
@@ -104,11 +94,7 @@ impl Fold {
     /// How many documents there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.sources
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(BTreeMap::len)
-            .sum()
+        self.sources.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()
     }
 
     /// Whether there are none.

@@ -130,29 +130,18 @@ pub fn admit(batch: &Batch, mark: Option<&Mark>) -> Result<(), Refusal> {
     let Some(mark) = mark else {
         return match batch.after {
             Position::START => Ok(()),
-            after => Err(Refusal::ParentLostState {
-                after: after.sequence,
-            }),
+            after => Err(Refusal::ParentLostState { after: after.sequence }),
         };
     };
     if batch.epoch != mark.epoch {
         return Err(match batch.epoch.number.cmp(&mark.epoch.number) {
-            std::cmp::Ordering::Less => Refusal::Fenced {
-                epoch: batch.epoch,
-                current: mark.epoch,
-            },
+            std::cmp::Ordering::Less => Refusal::Fenced { epoch: batch.epoch, current: mark.epoch },
             std::cmp::Ordering::Equal => Refusal::Diverged { at: Sequence::ZERO },
-            std::cmp::Ordering::Greater => Refusal::NotGranted {
-                epoch: batch.epoch,
-                current: mark.epoch,
-            },
+            std::cmp::Ordering::Greater => Refusal::NotGranted { epoch: batch.epoch, current: mark.epoch },
         });
     }
     if batch.after.sequence != mark.sequence {
-        return Err(Refusal::NotAtMark {
-            after: batch.after.sequence,
-            mark: mark.sequence,
-        });
+        return Err(Refusal::NotAtMark { after: batch.after.sequence, mark: mark.sequence });
     }
     if batch.after.digest != mark.digest {
         return Err(Refusal::Diverged { at: mark.sequence });
@@ -162,11 +151,7 @@ pub fn admit(batch: &Batch, mark: Option<&Mark>) -> Result<(), Refusal> {
 
 /// What a batch must satisfy by itself: ordered records inside its range, and a digest chain where it is dense.
 fn check_shape(batch: &Batch) -> Result<(), Refusal> {
-    let malformed = |reason: &str| {
-        Err(Refusal::Malformed {
-            reason: reason.to_owned(),
-        })
-    };
+    let malformed = |reason: &str| Err(Refusal::Malformed { reason: reason.to_owned() });
     if batch.through.sequence < batch.after.sequence {
         return malformed("it ends before it begins");
     }

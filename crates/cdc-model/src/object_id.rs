@@ -32,11 +32,7 @@ impl ObjectId {
     ///
     /// [`Error::ObjectId`] with what to write instead.
     pub fn parse_short(text: &str) -> Result<Self, Error> {
-        if text.contains("://") {
-            text.parse()
-        } else {
-            format!("https://{text}").parse()
-        }
+        if text.contains("://") { text.parse() } else { format!("https://{text}").parse() }
     }
 
     /// The normalised URL.
@@ -77,10 +73,7 @@ impl FromStr for ObjectId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |reason| Error::ObjectId {
-            text: text.chars().take(300).collect(),
-            reason,
-        };
+        let refuse = |reason| Error::ObjectId { text: text.chars().take(300).collect(), reason };
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| refuse("write an absolute URL such as https://crm.headless.ly/acme"))?;
@@ -113,9 +106,7 @@ fn authority_of(authority: &str) -> Result<String, &'static str> {
     let label_ok = |label: &str| {
         !label.is_empty()
             && !label.starts_with('-')
-            && label
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+            && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
     };
     if !host.split('.').all(label_ok) {
         return Err(
@@ -154,9 +145,7 @@ fn segment_of(segment: &str) -> Result<String, &'static str> {
     while let Some(byte) = bytes.next() {
         let decoded = if byte == b'%' {
             let hex = [bytes.next().unwrap_or(b'!'), bytes.next().unwrap_or(b'!')];
-            let hex = std::str::from_utf8(&hex)
-                .ok()
-                .filter(|h| h.bytes().all(|b| b.is_ascii_hexdigit()));
+            let hex = std::str::from_utf8(&hex).ok().filter(|h| h.bytes().all(|b| b.is_ascii_hexdigit()));
             hex.and_then(|h| u8::from_str_radix(h, 16).ok())
                 .ok_or("a `%` must be followed by two hex digits")?
         } else {
@@ -213,31 +202,11 @@ mod tests {
     #[test]
     fn ids_are_normalised_once() {
         for (text, normal, file) in [
-            (
-                "https://startups.studio",
-                "https://startups.studio",
-                "startups.studio",
-            ),
-            (
-                "HTTPS://Startups.Studio:443/",
-                "https://startups.studio",
-                "startups.studio",
-            ),
-            (
-                "https://crm.headless.ly/acme",
-                "https://crm.headless.ly/acme",
-                "crm.headless.ly~acme",
-            ),
-            (
-                "https://a.b:8443/X%7e_y",
-                "https://a.b:8443/X~_y",
-                "a.b_3a8443~_58_7e_5fy",
-            ),
-            (
-                "https://a.b/caf\u{e9}",
-                "https://a.b/caf%C3%A9",
-                "a.b~caf_25_433_25_419",
-            ),
+            ("https://startups.studio", "https://startups.studio", "startups.studio"),
+            ("HTTPS://Startups.Studio:443/", "https://startups.studio", "startups.studio"),
+            ("https://crm.headless.ly/acme", "https://crm.headless.ly/acme", "crm.headless.ly~acme"),
+            ("https://a.b:8443/X%7e_y", "https://a.b:8443/X~_y", "a.b_3a8443~_58_7e_5fy"),
+            ("https://a.b/caf\u{e9}", "https://a.b/caf%C3%A9", "a.b~caf_25_433_25_419"),
             ("https://a.b/a%2fb", "https://a.b/a%2Fb", "a.b~a_252_46b"),
         ] {
             let id: ObjectId = text.parse().unwrap();
@@ -271,10 +240,7 @@ mod tests {
             "https://a.b/%2e%2e/x",
             &long,
         ] {
-            assert!(
-                matches!(text.parse::<ObjectId>(), Err(Error::ObjectId { .. })),
-                "{text}"
-            );
+            assert!(matches!(text.parse::<ObjectId>(), Err(Error::ObjectId { .. })), "{text}");
         }
     }
 

@@ -23,10 +23,7 @@ impl Sequence {
     /// If `number` is beyond [`Sequence::MAX`]; a log never gets there.
     #[must_use]
     pub fn new(number: u64) -> Self {
-        assert!(
-            number <= Self::MAX.0,
-            "sequence {number} is beyond the largest SQLite row id"
-        );
+        assert!(number <= Self::MAX.0, "sequence {number} is beyond the largest SQLite row id");
         Self(number)
     }
 
@@ -124,11 +121,7 @@ impl FromStr for Timestamp {
         const EXPECTED: &str =
             "a time (RFC 3339 such as 2026-01-15T12:00:00Z, or @ and milliseconds since 1970)";
         if let Some(ms) = text.strip_prefix('@') {
-            return ms
-                .parse()
-                .ok()
-                .map(Self)
-                .ok_or_else(|| Error::parse(text, EXPECTED));
+            return ms.parse().ok().map(Self).ok_or_else(|| Error::parse(text, EXPECTED));
         }
         let time: jiff::Timestamp = text.parse().ok().ok_or_else(|| Error::parse(text, EXPECTED))?;
         Ok(Self(time.as_millisecond()))
@@ -154,28 +147,18 @@ pub struct Cursor {
 
 impl Cursor {
     /// Before everything.
-    pub const START: Self = Self {
-        sequence: Sequence::ZERO,
-        timestamp: Timestamp::ZERO,
-        epoch: None,
-    };
+    pub const START: Self = Self { sequence: Sequence::ZERO, timestamp: Timestamp::ZERO, epoch: None };
 
     /// After the record with this sequence.
     #[must_use]
     pub fn after(sequence: Sequence) -> Self {
-        Self {
-            sequence,
-            ..Self::START
-        }
+        Self { sequence, ..Self::START }
     }
 
     /// At the first record at or after this time.
     #[must_use]
     pub fn at_time(timestamp: Timestamp) -> Self {
-        Self {
-            timestamp,
-            ..Self::START
-        }
+        Self { timestamp, ..Self::START }
     }
 }
 
@@ -189,20 +172,11 @@ impl FromStr for Cursor {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let expected = || {
-            Error::parse(
-                text,
-                "a cursor (a sequence such as 1000, or sequence@milliseconds)",
-            )
-        };
+        let expected = || Error::parse(text, "a cursor (a sequence such as 1000, or sequence@milliseconds)");
         let (sequence, ms) = text.split_once('@').unwrap_or((text, "0"));
         let sequence = sequence.parse().ok().ok_or_else(expected)?;
         let timestamp = ms.parse().ok().map(Timestamp).ok_or_else(expected)?;
-        Ok(Self {
-            sequence,
-            timestamp,
-            epoch: None,
-        })
+        Ok(Self { sequence, timestamp, epoch: None })
     }
 }
 
@@ -212,46 +186,22 @@ mod tests {
 
     #[test]
     fn cursors_and_times_are_read_as_people_write_them() {
-        assert_eq!(
-            "1000".parse::<Cursor>().unwrap(),
-            Cursor::after(Sequence::new(1000))
-        );
+        assert_eq!("1000".parse::<Cursor>().unwrap(), Cursor::after(Sequence::new(1000)));
         let cursor = "7@1705276800000".parse::<Cursor>().unwrap();
         assert_eq!(cursor.timestamp.to_string(), "2024-01-15T00:00:00.000Z");
         assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
-        assert_eq!(
-            "2024-01-15T01:00:00+01:00".parse::<Timestamp>().unwrap(),
-            cursor.timestamp
-        );
+        assert_eq!("2024-01-15T01:00:00+01:00".parse::<Timestamp>().unwrap(), cursor.timestamp);
         assert_eq!("@1705276800000".parse::<Timestamp>().unwrap(), cursor.timestamp);
         assert_eq!(Timestamp::new(i64::MAX).to_string(), format!("@{}", i64::MAX));
-        for text in [
-            "",
-            "x",
-            "-1",
-            "1.5",
-            "9223372036854775808",
-            "1@x",
-            "@",
-            "yesterday",
-        ] {
-            assert!(
-                matches!(text.parse::<Cursor>(), Err(Error::Parse { .. })),
-                "{text}"
-            );
-            assert!(
-                matches!(text.parse::<Timestamp>(), Err(Error::Parse { .. })),
-                "{text}"
-            );
+        for text in ["", "x", "-1", "1.5", "9223372036854775808", "1@x", "@", "yesterday"] {
+            assert!(matches!(text.parse::<Cursor>(), Err(Error::Parse { .. })), "{text}");
+            assert!(matches!(text.parse::<Timestamp>(), Err(Error::Parse { .. })), "{text}");
         }
     }
 
     #[test]
     fn a_sequence_beyond_sqlite_is_refused_in_json() {
-        assert_eq!(
-            serde_json::from_str::<Sequence>("9223372036854775807").unwrap(),
-            Sequence::MAX
-        );
+        assert_eq!(serde_json::from_str::<Sequence>("9223372036854775807").unwrap(), Sequence::MAX);
         for text in ["9223372036854775808", "-1", "1.5", "null"] {
             assert!(serde_json::from_str::<Sequence>(text).is_err(), "{text}");
         }

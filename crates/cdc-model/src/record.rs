@@ -28,12 +28,7 @@ impl Origin {
             text.push_str(hop.as_str());
         }
         let fingerprint = Digest::of(text.as_bytes());
-        Arc::new(Self {
-            source,
-            epoch,
-            route,
-            fingerprint,
-        })
+        Arc::new(Self { source, epoch, route, fingerprint })
     }
 
     /// The object in which the event happened.
@@ -52,6 +47,12 @@ impl Origin {
     #[must_use]
     pub fn route(&self) -> &[ObjectId] {
         &self.route
+    }
+
+    /// A digest of all of the above.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Digest {
+        self.fingerprint
     }
 
     /// The origin as the receiver of a hop from `sender` records it.
@@ -86,22 +87,13 @@ impl Record {
     /// The cursor after this record.
     #[must_use]
     pub const fn cursor(&self) -> Cursor {
-        Cursor {
-            sequence: self.sequence,
-            timestamp: self.timestamp,
-            epoch: Some(self.epoch),
-        }
+        Cursor { sequence: self.sequence, timestamp: self.timestamp, epoch: Some(self.epoch) }
     }
 
     /// The event's id, the same at every hop.
     #[must_use]
     pub fn id(&self) -> EventId {
-        EventId::derive(
-            &self.origin.source,
-            self.origin.epoch,
-            self.origin_sequence,
-            self.origin_timestamp,
-        )
+        EventId::derive(&self.origin.source, self.origin.epoch, self.origin_sequence, self.origin_timestamp)
     }
 
     /// Whether the event happened in the object whose log is being read.
@@ -122,11 +114,7 @@ impl Record {
         let place = self.origin_sequence.get().to_be_bytes();
         let time = self.origin_timestamp.get().to_be_bytes();
         let origin = self.origin.fingerprint.as_bytes();
-        before.then(
-            self.sequence,
-            self.timestamp,
-            &[origin, &place, &time, self.body.as_str().as_bytes()],
-        )
+        before.then(self.sequence, self.timestamp, &[origin, &place, &time, self.body.as_str().as_bytes()])
     }
 
     /// Decodes the change into the caller's document type; `None` for a schema change.
@@ -141,9 +129,7 @@ impl Record {
         let decode = |text: &str| serde_json::from_str::<T>(text).map_err(Error::json("document"));
         let before = body.full_before()?.as_deref().map(decode).transpose()?;
         let after = body.after.map(|after| decode(after.get())).transpose()?;
-        let paths = body
-            .changed_fields
-            .map(|paths| paths.into_iter().map(Into::into).collect());
+        let paths = body.changed_fields.map(|paths| paths.into_iter().map(Into::into).collect());
         let change =
             change_of(body.operation, before, after, paths).map_err(|member| Error::MissingState {
                 operation: body.operation.as_str(),

@@ -59,11 +59,7 @@ impl<'a> ValueRef<'a> {
             Self::Integer(i) => json::push_display(out, format_args!("{{\"$int\":\"{i}\"}}")),
             Self::Real(r) if r.is_nan() => out.push_str("null"),
             Self::Real(r) if r.is_infinite() => {
-                out.push_str(if r > 0.0 {
-                    r#"{"$real":"Infinity"}"#
-                } else {
-                    r#"{"$real":"-Infinity"}"#
-                });
+                out.push_str(if r > 0.0 { r#"{"$real":"Infinity"}"# } else { r#"{"$real":"-Infinity"}"# });
             }
             Self::Real(r) => json::push_display(out, format_args!("{r:?}")),
             Self::Text(bytes) | Self::Blob(bytes) if bytes.len() > bytes_max => {
@@ -88,6 +84,18 @@ impl<'a> ValueRef<'a> {
         let mut out = String::new();
         self.write_json(&mut out, usize::MAX);
         out
+    }
+
+    /// The value, copied.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        match *self {
+            Self::Null => Value::Null,
+            Self::Integer(i) => Value::Integer(i),
+            Self::Real(r) => Value::Real(r),
+            Self::Text(t) => Value::Text(t.to_vec()),
+            Self::Blob(b) => Value::Blob(b.to_vec()),
+        }
     }
 
     /// Whether two values are the same to the bit and of the same type (so 1 differs from 1.0, 0.0 from -0.0).
@@ -118,24 +126,20 @@ impl Value {
     ///
     /// [`Error::Json`] or [`Error::Parse`] when the text is not what [`ValueRef::write_json`] gives.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let expected = || {
-            Error::parse(
-                text.chars().take(100).collect::<String>(),
-                "the JSON of a SQLite value",
-            )
-        };
+        let expected =
+            || Error::parse(text.chars().take(100).collect::<String>(), "the JSON of a SQLite value");
         match text.as_bytes().first() {
             Some(b'n') if text == "null" => Ok(Self::Null),
             Some(b'"') => serde_json::from_str::<String>(text)
                 .map(|s| Self::Text(s.into_bytes()))
                 .map_err(Error::json("string")),
             Some(b'{') => Self::from_wrapped(text)?.ok_or_else(expected),
-            Some(b'-' | b'0'..=b'9') if text.contains(['.', 'e', 'E']) => serde_json::from_str(text)
-                .map(Self::Real)
-                .map_err(Error::json("number")),
-            Some(b'-' | b'0'..=b'9') => serde_json::from_str(text)
-                .map(Self::Integer)
-                .map_err(Error::json("integer")),
+            Some(b'-' | b'0'..=b'9') if text.contains(['.', 'e', 'E']) => {
+                serde_json::from_str(text).map(Self::Real).map_err(Error::json("number"))
+            }
+            Some(b'-' | b'0'..=b'9') => {
+                serde_json::from_str(text).map(Self::Integer).map_err(Error::json("integer"))
+            }
             _ => Err(expected()),
         }
     }
@@ -152,25 +156,14 @@ impl Value {
                 digest: Digest,
             }
             let omitted: Omitted = serde_json::from_str(raw.get()).map_err(Error::json("omitted value"))?;
-            return Ok(Some(Self::Omitted {
-                bytes: omitted.bytes,
-                digest: omitted.digest,
-            }));
+            return Ok(Some(Self::Omitted { bytes: omitted.bytes, digest: omitted.digest }));
         }
         let inner: String = serde_json::from_str(raw.get()).map_err(Error::json("wrapped value"))?;
-        let base64 = || {
-            BASE64
-                .decode(&inner)
-                .ok()
-                .ok_or_else(|| Error::parse(&inner, "base64"))
-        };
+        let base64 = || BASE64.decode(&inner).ok().ok_or_else(|| Error::parse(&inner, "base64"));
         Ok(match (key.as_str(), inner.as_str()) {
-            ("$int", digits) => Some(Self::Integer(
-                digits
-                    .parse()
-                    .ok()
-                    .ok_or_else(|| Error::parse(digits, "an integer"))?,
-            )),
+            ("$int", digits) => {
+                Some(Self::Integer(digits.parse().ok().ok_or_else(|| Error::parse(digits, "an integer"))?))
+            }
             ("$real", "Infinity") => Some(Self::Real(f64::INFINITY)),
             ("$real", "-Infinity") => Some(Self::Real(f64::NEG_INFINITY)),
             ("$text", _) => Some(Self::Text(base64()?)),
@@ -200,10 +193,7 @@ impl Value {
 /// [`Error::Json`] or [`Error::Parse`] when the document is not a captured row.
 pub fn row_from_json(document: &RawValue) -> Result<Vec<(String, Value)>, Error> {
     let members = json::members(document.get()).map_err(Error::json("captured row"))?;
-    members
-        .into_iter()
-        .map(|(name, raw)| Ok((name, Value::from_json(raw.get())?)))
-        .collect()
+    members.into_iter().map(|(name, raw)| Ok((name, Value::from_json(raw.get())?))).collect()
 }
 
 #[cfg(test)]
@@ -217,9 +207,7 @@ mod tests {
             Just(Value::Null),
             any::<i64>().prop_map(Value::Integer),
             (-3_i64..3).prop_map(|d| Value::Integer((1 << 53) + d)),
-            any::<f64>()
-                .prop_filter("SQLite has no NaN", |r| !r.is_nan())
-                .prop_map(Value::Real),
+            any::<f64>().prop_filter("SQLite has no NaN", |r| !r.is_nan()).prop_map(Value::Real),
             any::<String>().prop_map(|s| Value::Text(s.into_bytes())),
             any::<Vec<u8>>().prop_map(Value::Text),
             any::<Vec<u8>>().prop_map(Value::Blob),
@@ -247,10 +235,7 @@ mod tests {
         for (value, json) in [
             (ValueRef::Null, "null"),
             (ValueRef::Integer(9_007_199_254_740_991), "9007199254740991"),
-            (
-                ValueRef::Integer(9_007_199_254_740_992),
-                r#"{"$int":"9007199254740992"}"#,
-            ),
+            (ValueRef::Integer(9_007_199_254_740_992), r#"{"$int":"9007199254740992"}"#),
             (ValueRef::Integer(i64::MIN), r#"{"$int":"-9223372036854775808"}"#),
             (ValueRef::Real(1.0), "1.0"),
             (ValueRef::Real(-0.0), "-0.0"),

@@ -7,10 +7,7 @@ fn log(len: u64) -> (Vec<Record>, Vec<Position>) {
     let records: Vec<_> = (1..=len).map(|n| record(n, &own(), insert(n))).collect();
     for record in &records {
         let last = *positions.last().unwrap();
-        positions.push(Position {
-            sequence: record.sequence,
-            digest: record.digest(last.digest),
-        });
+        positions.push(Position { sequence: record.sequence, digest: record.digest(last.digest) });
     }
     (records, positions)
 }
@@ -18,60 +15,32 @@ fn log(len: u64) -> (Vec<Record>, Vec<Position>) {
 fn batch(records: &[Record], after: Position, through: Position) -> Batch {
     let within = |r: &&Record| r.sequence > after.sequence && r.sequence <= through.sequence;
     let records = records.iter().filter(within).cloned().collect();
-    Batch {
-        sender: own().source().clone(),
-        generation: 1,
-        epoch: epoch(),
-        after,
-        through,
-        records,
-    }
+    Batch { sender: own().source().clone(), generation: 1, epoch: epoch(), after, through, records }
 }
 
 #[test]
 fn a_batch_is_applied_only_where_epoch_position_and_digest_agree() {
     let (records, at) = log(6);
     let mark = Mark::at(epoch(), at[2]);
-    let other = Position {
-        digest: Digest::of(b"other"),
-        ..at[2]
-    };
+    let other = Position { digest: Digest::of(b"other"), ..at[2] };
     for (after, through, mark, expected) in [
         (at[0], at[3], None, Ok(())),
         (at[2], at[6], Some(mark), Ok(())),
         (at[2], at[2], Some(mark), Ok(())),
-        (
-            at[2],
-            at[3],
-            None,
-            Err(Refusal::ParentLostState {
-                after: Sequence::new(2),
-            }),
-        ),
+        (at[2], at[3], None, Err(Refusal::ParentLostState { after: Sequence::new(2) })),
         (
             at[1],
             at[3],
             Some(mark),
-            Err(Refusal::NotAtMark {
-                after: Sequence::new(1),
-                mark: Sequence::new(2),
-            }),
+            Err(Refusal::NotAtMark { after: Sequence::new(1), mark: Sequence::new(2) }),
         ),
         (
             at[3],
             at[4],
             Some(mark),
-            Err(Refusal::NotAtMark {
-                after: Sequence::new(3),
-                mark: Sequence::new(2),
-            }),
+            Err(Refusal::NotAtMark { after: Sequence::new(3), mark: Sequence::new(2) }),
         ),
-        (
-            at[2],
-            at[3],
-            Some(Mark::at(epoch(), other)),
-            Err(Refusal::Diverged { at: Sequence::new(2) }),
-        ),
+        (at[2], at[3], Some(Mark::at(epoch(), other)), Err(Refusal::Diverged { at: Sequence::new(2) })),
     ] {
         assert_eq!(admit(&batch(&records, after, through), mark.as_ref()), expected);
     }
@@ -82,18 +51,9 @@ fn an_epoch_that_ended_was_not_granted_or_is_another_is_refused() {
     let (records, at) = log(3);
     let batch = batch(&records, at[1], at[2]);
     let mark = |number, nonce| Some(Mark::at(Epoch { number, nonce }, at[1]));
-    assert!(matches!(
-        admit(&batch, mark(2, 0xc0ffee).as_ref()),
-        Err(Refusal::Fenced { .. })
-    ));
-    assert!(matches!(
-        admit(&batch, mark(0, 0xc0ffee).as_ref()),
-        Err(Refusal::NotGranted { .. })
-    ));
-    assert!(matches!(
-        admit(&batch, mark(1, 7).as_ref()),
-        Err(Refusal::Diverged { .. })
-    ));
+    assert!(matches!(admit(&batch, mark(2, 0xc0ffee).as_ref()), Err(Refusal::Fenced { .. })));
+    assert!(matches!(admit(&batch, mark(0, 0xc0ffee).as_ref()), Err(Refusal::NotGranted { .. })));
+    assert!(matches!(admit(&batch, mark(1, 7).as_ref()), Err(Refusal::Diverged { .. })));
 }
 
 #[test]
@@ -113,10 +73,7 @@ fn a_batch_that_contradicts_itself_is_malformed() {
     for (what, spoil) in spoil {
         let mut batch = good();
         spoil(&mut batch);
-        assert!(
-            matches!(admit(&batch, Some(&mark)), Err(Refusal::Malformed { .. })),
-            "{what}"
-        );
+        assert!(matches!(admit(&batch, Some(&mark)), Err(Refusal::Malformed { .. })), "{what}");
     }
 }
 

@@ -20,10 +20,7 @@ pub(crate) fn id(text: &str) -> cdc_model::ObjectId {
 }
 
 pub(crate) fn epoch() -> Epoch {
-    Epoch {
-        number: 1,
-        nonce: 0xc0ffee,
-    }
+    Epoch { number: 1, nonce: 0xc0ffee }
 }
 
 pub(crate) fn own() -> Arc<Origin> {

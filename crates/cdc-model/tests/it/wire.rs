@@ -27,42 +27,20 @@ fn shapes() -> Vec<(&'static str, Record)> {
     updated.was = Some(&was);
     updated.after = Some(&row);
     updated.changed_fields = Some(vec!["tier".into()]);
-    updated.transaction = Some(Transaction {
-        id: "1-7".to_owned(),
-        index: 1,
-        count: 2,
-    });
+    updated.transaction = Some(Transaction { id: "1-7".to_owned(), index: 1, count: 2 });
     let mut deleted = base(Operation::Delete);
     deleted.before = Some(&document);
     deleted.correlation_id = Some("trace-1".into());
     let mut aggregate = base(Operation::Insert);
     aggregate.after = Some(&document);
-    aggregate.tag = Some(Tag::Aggregate {
-        from: Timestamp::new(0),
-        to: Timestamp::new(3_600_000),
-    });
-    aggregate.derived_from = Some(DerivedFrom {
-        source: id("https://a.b/c"),
-        epoch: epoch(),
-        sequence: Sequence::new(9),
-    });
+    aggregate.tag = Some(Tag::Aggregate { from: Timestamp::new(0), to: Timestamp::new(3_600_000) });
+    aggregate.derived_from =
+        Some(DerivedFrom { source: id("https://a.b/c"), epoch: epoch(), sequence: Sequence::new(9) });
     let columns = vec![
-        SchemaColumn {
-            name: "id".to_owned(),
-            declared_type: "INTEGER".to_owned(),
-            key: Some(1),
-        },
-        SchemaColumn {
-            name: "tier".to_owned(),
-            declared_type: String::new(),
-            key: None,
-        },
+        SchemaColumn { name: "id".to_owned(), declared_type: "INTEGER".to_owned(), key: Some(1) },
+        SchemaColumn { name: "tier".to_owned(), declared_type: String::new(), key: None },
     ];
-    let schema = Body::schema(SchemaChange {
-        collection: "customers".to_owned(),
-        version: 1,
-        columns,
-    });
+    let schema = Body::schema(SchemaChange { collection: "customers".to_owned(), version: 1, columns });
 
     let via = own().via(&id("https://crm.headless.ly/acme"));
     let mut forwarded = record(4, &via, deleted.to_body());
@@ -85,25 +63,15 @@ fn every_wire_shape_is_as_recorded() {
         };
         insta::assert_snapshot!(format!("{name}.body"), record.body.as_str());
         insta::assert_snapshot!(format!("{name}.json"), pretty(record.to_json().unwrap()));
-        insta::assert_snapshot!(
-            format!("{name}.cloudevent"),
-            pretty(to_cloudevent(&record).unwrap())
-        );
+        insta::assert_snapshot!(format!("{name}.cloudevent"), pretty(to_cloudevent(&record).unwrap()));
         let debezium = to_debezium(&record, Timestamp::new(1_705_276_900_000)).unwrap();
-        insta::assert_snapshot!(
-            format!("{name}.debezium"),
-            debezium.map_or("none".to_owned(), pretty)
-        );
+        insta::assert_snapshot!(format!("{name}.debezium"), debezium.map_or("none".to_owned(), pretty));
     }
 }
 
 #[test]
 fn small_values_have_the_recorded_json() {
-    let cursor = Cursor {
-        sequence: Sequence::new(7),
-        timestamp: Timestamp::new(8),
-        epoch: Some(epoch()),
-    };
+    let cursor = Cursor { sequence: Sequence::new(7), timestamp: Timestamp::new(8), epoch: Some(epoch()) };
     let checkpoint = Checkpoint {
         subscriber_id: "my-processor".to_owned(),
         cursor,
@@ -123,14 +91,8 @@ fn small_values_have_the_recorded_json() {
     insta::assert_json_snapshot!(
         "refusal",
         [
-            Refusal::NotAtMark {
-                after: Sequence::new(3),
-                mark: Sequence::new(2)
-            },
-            Refusal::Fenced {
-                epoch: epoch(),
-                current: Epoch { number: 2, nonce: 1 }
-            },
+            Refusal::NotAtMark { after: Sequence::new(3), mark: Sequence::new(2) },
+            Refusal::Fenced { epoch: epoch(), current: Epoch { number: 2, nonce: 1 } },
             Refusal::Busy,
         ]
     );
@@ -141,16 +103,7 @@ fn golden_lines_of_earlier_releases_still_decode_to_the_same_bytes() {
     let golden = include_str!("../golden/bodies.ndjson");
     let mut lines = 0;
     for line in golden.lines() {
-        assert_eq!(
-            Body::parse(line)
-                .unwrap()
-                .columns()
-                .unwrap()
-                .to_body()
-                .unwrap()
-                .as_str(),
-            line
-        );
+        assert_eq!(Body::parse(line).unwrap().columns().unwrap().to_body().unwrap().as_str(), line);
         lines += 1;
     }
     assert_eq!(lines, shapes().len());
@@ -172,9 +125,7 @@ fn an_event_without_the_states_its_operation_has_is_a_typed_error() {
         ("UPDATE", r#","after":{}"#, "lacks `before`"),
         ("UPDATE", r#","before":{},"after":{}"#, "lacks `changedFields`"),
     ] {
-        let error = serde_json::from_str::<ChangeEvent>(&event(operation, members))
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_str::<ChangeEvent>(&event(operation, members)).unwrap_err().to_string();
         assert!(error.contains(missing), "{operation} {members}: {error}");
     }
     let null: ChangeEvent = serde_json::from_str(&event("INSERT", r#","after":null"#)).unwrap();
@@ -185,13 +136,7 @@ fn an_event_without_the_states_its_operation_has_is_a_typed_error() {
         r#"{"operation":"UPSERT"}"#,
         r#"{"operation":"INSERT","collection":"c","documentId":"d"}"#,
     ] {
-        assert!(
-            matches!(
-                Body::parse(text),
-                Err(Error::Json { .. } | Error::MissingState { .. })
-            ),
-            "{text}"
-        );
+        assert!(matches!(Body::parse(text), Err(Error::Json { .. } | Error::MissingState { .. })), "{text}");
     }
 }
 
@@ -200,9 +145,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        any::<f64>()
-            .prop_filter("JSON has finite numbers", |r| r.is_finite())
-            .prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has finite numbers", |r| r.is_finite()).prop_map(Value::from),
         any::<String>().prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {

@@ -1,0 +1,379 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cdc_model::{Clock, Fold, ObjectId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use crate::capture::{self, Installed, Plan, Tables};
+use crate::drain::{self, Drained};
+use crate::transaction::{CaptureRow, LogTransaction};
+use crate::verify::RowDifference;
+use crate::{Error, Log, Result, reconcile, store};
+
+/// Capture rows that have been drained are trimmed once there are this many.
+const TRIM_ROWS_MIN: i64 = 256;
+
+/// One trimming transaction removes at most this many, so that the application's writers hardly wait.
+const TRIM_ROWS_MAX: i64 = 2000;
+
+/// A database that other processes write: its changes are captured by triggers in it and drained into a [`Log`]
+/// in a file of ours.
+///
+/// The database is opened for each look and closed after it, so that its `-wal` never outlives the application
+/// and a file put in its place is noticed.
+#[derive(Debug)]
+pub struct Attached {
+    database: PathBuf,
+    tables: Tables,
+    log: Log,
+    /// The schema cookie at which capture was last found healthy.
+    healthy_at: Option<i64>,
+}
+
+/// What attaching did.
+#[derive(Clone, Debug)]
+pub struct AttachReport {
+    /// What was installed.
+    pub installed: Installed,
+    /// The database's journal mode, which is left as it is.
+    pub journal_mode: String,
+}
+
+/// What one look at the database did.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// What was drained.
+    pub drained: Drained,
+    /// What had to be installed again or anew.
+    pub healed: Option<Installed>,
+    /// Whether the database turned out to be an older copy of itself.
+    pub restored: bool,
+}
+
+impl Attached {
+    /// Opens the log for a database that is attached or about to be. The database itself is only looked at.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the database: [`Error::NotFound`], [`Error::NotADatabase`], [`Error::NotWritable`],
+    /// [`Error::Utf16`], [`Error::NetworkFileSystem`], [`Error::DrainedElsewhere`], [`Error::AnotherObject`].
+    pub fn open(database: &Path, log: &Path, id: &ObjectId, tables: Tables, clock: &Clock) -> Result<Self> {
+        let user = open_database(database)?;
+        check_owner(&user, database, id, None)?;
+        user.close().map_err(|(_, error)| error)?;
+        let log = Log::open(log, id, clock)?;
+        let attached = Self { database: database.to_owned(), tables, log, healthy_at: None };
+        let user = open_database(&attached.database)?;
+        attached.check_owner(&user)?;
+        Ok(attached)
+    }
+
+    /// The log.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The log.
+    pub const fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+
+    /// Installs capture in one transaction of the database: triggers, and a snapshot of every existing row of
+    /// tables the log has not seen before. A kill leaves all of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTable`] or [`Error::UnsupportedTable`]; nothing is installed then.
+    pub fn install(&mut self) -> Result<AttachReport> {
+        let user = open_database(&self.database)?;
+        self.check_owner(&user)?;
+        let journal_mode = user.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let installed = self.heal(&user)?;
+        user.close().map_err(|(_, error)| error)?;
+        Ok(AttachReport { installed, journal_mode })
+    }
+
+    /// Looks at the database once: heals capture, drains what is new, and undoes or compares what a restored copy
+    /// or a bypass changed. At most one chunk is drained; look again while `more` is set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LogRewound`]; [`Error::Sqlite`] with [`Error::is_busy`] when the application holds its lock too
+    /// long; and what is wrong with the database, as for [`Attached::open`].
+    pub fn look(&mut self) -> Result<Look> {
+        let user = open_database(&self.database)?;
+        let looked = self.look_at(&user);
+        user.close().map_err(|(_, error)| error)?;
+        looked
+    }
+
+    fn look_at(&mut self, user: &Connection) -> Result<Look> {
+        self.check_owner(user)?;
+        let mut look = Look::default();
+        let cookie: i64 = user.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+        if self.healthy_at != Some(cookie) {
+            let healed = self.heal(user)?;
+            look.healed = (!healed.tables.is_empty()).then_some(healed);
+        }
+        user.execute_batch("BEGIN")?;
+        let drained = self.drain_at(user, &mut look);
+        user.execute_batch("ROLLBACK")?;
+        drained.map(|()| look)
+    }
+
+    /// Drains one chunk inside the read transaction the caller holds on the database.
+    fn drain_at(&mut self, user: &Connection, look: &mut Look) -> Result<()> {
+        let mark = drain::mark(&self.log.conn)?;
+        let state = mark_state(user, mark)?;
+        if state == MarkState::Agrees && !has_rows_after(user, mark)? {
+            return Ok(());
+        }
+        let object = self.log.id.clone();
+        self.log.transact(|log| {
+            let (mut done, mut from, mut compare) = (Drained::default(), mark, false);
+            if let MarkState::Differs { oldest } = state {
+                let fork = reconcile::fork_point(user, log)?;
+                match (fork, mark) {
+                    (None, Some(mark)) if oldest > mark.seq => {
+                        return Err(Error::LogRewound { object, mark: mark.seq, oldest });
+                    }
+                    (Some((row, sequence)), _) => {
+                        from = Some(row);
+                        match reconcile::undo(log, sequence)? {
+                            Some(undone) => (done.records, done.reconciled) = (undone, undone),
+                            None => compare = true,
+                        }
+                        drain::set_mark(log.conn(), row)?;
+                    }
+                    (None, _) => (from, compare) = (None, true),
+                }
+                look.restored = true;
+            }
+            if compare {
+                // Rows whose past is not known count for what they hold; the comparison finds the rest.
+                done.add(drain_and_mark(user, log, from, true)?);
+            } else if let UndoThen::Drain = UndoThen::of(&done) {
+                done.add(drain_and_mark(user, log, from, false)?);
+            } else {
+                done.more = true;
+            }
+            look.drained = done;
+            Ok(())
+        })
+    }
+
+    /// Installs what is missing or damaged, in one short transaction; nothing is written when all is well.
+    fn heal(&mut self, user: &Connection) -> Result<Installed> {
+        let prepared = capture::is_prepared(user)?;
+        let plan = Plan::make(user, &self.tables)?;
+        let left_out = plan.left_out().to_vec();
+        let empty = prepared
+            && user.query_row("SELECT NOT EXISTS(SELECT 1 FROM _cdc_capture)", [], |row| row.get(0))?;
+        let mut installed = Installed { left_out, ..Installed::default() };
+        if !prepared || empty || !plan.is_empty() {
+            user.execute_batch("BEGIN IMMEDIATE")?;
+            let done = self.heal_in(user, prepared && !empty);
+            user.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+            installed = done?;
+        }
+        self.healthy_at = Some(user.query_row("PRAGMA schema_version", [], |row| row.get(0))?);
+        Ok(installed)
+    }
+
+    fn heal_in(&self, user: &Connection, has_rows: bool) -> Result<Installed> {
+        capture::prepare(user, self.log.id(), &self.log.epoch().to_string())?;
+        let known = self.known_collections()?;
+        if !has_rows {
+            capture::write_row(user, 0, if known.is_empty() { "A" } else { "B" }, &[])?;
+        }
+        // Planned again under the write lock: the schema may have changed in between.
+        Plan::make(user, &self.tables)?.carry_out(user, |table| known.iter().any(|known| known == table))
+    }
+
+    /// The tables of which the log has a schema record.
+    fn known_collections(&self) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT body ->> '$.schema.collection' FROM _cdc_log WHERE body LIKE '{\"schema\":%' AND origin IS NULL";
+        let mut statement = self.log.conn.prepare(sql)?;
+        let known = statement.query_map([], |row| row.get(0))?;
+        Ok(known.collect::<Result<_, _>>()?)
+    }
+
+    fn check_owner(&self, user: &Connection) -> Result<()> {
+        check_owner(user, &self.database, self.log.id(), Some(&self.log.epoch().to_string()))
+    }
+
+    /// Removes drained capture rows from the database, a few at a time, never the one at the mark. Does nothing
+    /// when somebody else is writing. Gives the number removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`] other than a held lock.
+    pub fn trim(&mut self) -> Result<u64> {
+        let Some(mark) = drain::mark(&self.log.conn)? else {
+            return Ok(0);
+        };
+        let user = open_database(&self.database)?;
+        user.busy_timeout(Duration::ZERO)?;
+        let trimmed = trim_at(&user, mark);
+        user.close().map_err(|(_, error)| error)?;
+        match trimmed {
+            Err(error) if error.is_busy() => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Takes triggers and tables of capture out of the database. The log stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`]; nothing is removed then.
+    pub fn detach(&mut self) -> Result<()> {
+        let user = open_database(&self.database)?;
+        self.check_owner(&user)?;
+        user.execute_batch("BEGIN IMMEDIATE")?;
+        let removed = capture::remove_all(&user);
+        user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        removed
+    }
+
+    /// Compares the live tables with a fold of this object's history: the first difference, or `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn compare_rows(&self, fold: &Fold) -> Result<Option<RowDifference>> {
+        let user = open_database(&self.database)?;
+        crate::verify::compare_rows(&user, self.log.id(), fold)
+    }
+}
+
+/// Whether draining goes on in the transaction that undid something.
+enum UndoThen {
+    Drain,
+    Later,
+}
+
+impl UndoThen {
+    /// The before-images of rows after the fork continue the undone state, so that one transaction may hold both;
+    /// a very long undo is committed by itself.
+    const fn of(done: &Drained) -> Self {
+        if done.records < drain::DRAIN_ROWS_MAX { Self::Drain } else { Self::Later }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MarkState {
+    /// The row at the mark is the one that was drained, or nothing was drained yet.
+    Agrees,
+    /// It is another row or gone. `oldest` is the oldest row there is.
+    Differs { oldest: i64 },
+}
+
+/// Drains a chunk and moves the mark over it, in the log's transaction.
+fn drain_and_mark(
+    user: &Connection,
+    log: &mut LogTransaction<'_>,
+    after: Option<CaptureRow>,
+    compare: bool,
+) -> Result<Drained> {
+    let (drained, mark) = drain::drain(user, log, after, compare)?;
+    if let Some(mark) = mark {
+        drain::set_mark(log.conn(), mark)?;
+    }
+    Ok(drained)
+}
+
+fn mark_state(user: &Connection, mark: Option<CaptureRow>) -> Result<MarkState> {
+    let oldest: Option<i64> = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
+    let differs = MarkState::Differs { oldest: oldest.unwrap_or_default() };
+    let Some(mark) = mark else {
+        return Ok(if oldest.is_none_or(|oldest| oldest <= 1) { MarkState::Agrees } else { differs });
+    };
+    let nonce = "SELECT nonce FROM _cdc_capture WHERE seq = ?1";
+    let nonce: Option<i64> = user.query_row(nonce, [mark.seq], |row| row.get(0)).optional()?;
+    Ok(if nonce == Some(mark.nonce) { MarkState::Agrees } else { differs })
+}
+
+fn has_rows_after(user: &Connection, mark: Option<CaptureRow>) -> Result<bool> {
+    let after = mark.map_or(i64::MIN, |mark| mark.seq);
+    let sql = "SELECT EXISTS(SELECT 1 FROM _cdc_capture WHERE seq > ?1)";
+    Ok(user.query_row(sql, [after], |row| row.get(0))?)
+}
+
+fn trim_at(user: &Connection, mark: CaptureRow) -> Result<u64> {
+    let agrees = mark_state(user, Some(mark))? == MarkState::Agrees;
+    let oldest: Option<i64> = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
+    let oldest = oldest.unwrap_or(mark.seq);
+    if !agrees || mark.seq - oldest < TRIM_ROWS_MIN {
+        return Ok(0);
+    }
+    let upto = mark.seq.min(oldest + TRIM_ROWS_MAX);
+    let delete = "DELETE FROM _cdc_capture WHERE seq < ?1 AND EXISTS(SELECT 1 FROM _cdc_capture WHERE seq = ?2 AND nonce = ?3)";
+    let removed = user.execute(delete, [upto, mark.seq, mark.nonce])?;
+    Ok(u64::try_from(removed).unwrap_or_default())
+}
+
+/// Opens a foreign database for one look. It must exist, be writable, UTF-8 and on a local disk.
+fn open_database(path: &Path) -> Result<Connection> {
+    let canonical = path.canonicalize().map_err(|_error| Error::NotFound { path: path.to_owned() })?;
+    if let Some(kind) = network_file_system(&canonical) {
+        return Err(Error::NetworkFileSystem { path: path.to_owned(), kind });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let named = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned() },
+        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly) => {
+            Error::NotWritable { path: path.to_owned() }
+        }
+        _ => Error::Sqlite(error),
+    };
+    let user = Connection::open_with_flags(path, flags).map_err(named)?;
+    user.busy_timeout(store::BUSY_TIMEOUT)?;
+    let encoding: String = user.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(named)?;
+    if encoding != "UTF-8" {
+        return Err(Error::Utf16 { path: path.to_owned() });
+    }
+    if user.is_readonly("main")? {
+        return Err(Error::NotWritable { path: path.to_owned() });
+    }
+    user.pragma_update(None, "synchronous", "normal")?;
+    user.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(user)
+}
+
+/// The type of the file system a path lies on, if it is a network one. Linux tells; elsewhere nothing is known.
+fn network_file_system(path: &Path) -> Option<String> {
+    const NETWORK: [&str; 9] =
+        ["nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"];
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = |line: &str| {
+        let mut fields = line.split(' ');
+        let (point, kind) = (fields.nth(1)?.replace("\\040", " "), fields.next()?.to_owned());
+        path.starts_with(&point).then_some((point.len(), kind))
+    };
+    let (_, kind) = mounts.lines().filter_map(mount).max_by_key(|(len, _)| *len)?;
+    NETWORK.contains(&kind.as_str()).then_some(kind)
+}
+
+/// The database may be drained by this log only, and for this object only.
+fn check_owner(user: &Connection, path: &Path, id: &ObjectId, log: Option<&str>) -> Result<()> {
+    if !capture::is_prepared(user)? {
+        return Ok(());
+    }
+    let found: Option<String> = store::meta(user, "object")?;
+    if let Some(found) = found.filter(|found| found != id.as_str()) {
+        return Err(Error::AnotherObject { path: path.to_owned(), found, expected: id.clone() });
+    }
+    let owner: Option<String> = store::meta(user, "log")?;
+    match (owner, log) {
+        (Some(by), Some(log)) if by != log => Err(Error::DrainedElsewhere { path: path.to_owned(), by }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,222 @@
+//! Turns capture rows into bodies of the log.
+
+use cdc_model::{Body, Operation, RawChange, Tag, Value, ValueRef, changed_columns_json};
+use rusqlite::Row;
+
+use super::install::CapturedTable;
+use super::shape::Shape;
+use crate::Result;
+
+/// One row of `_cdc_capture` without its values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowHead {
+    pub(crate) seq: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) table: i64,
+    pub(crate) nonce: i64,
+}
+
+/// Puts rows together that are one change: rows that a REPLACE removed with the row that replaced them, and the
+/// halves of a wide update.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    /// Rows that were replaced, to be told apart by their document id: an update or deletions.
+    replaced: Vec<(String, Vec<Value>)>,
+    /// The first half of a wide update.
+    old: Option<Vec<Value>>,
+}
+
+/// The place of the first value in a row selected by [`crate::drain`].
+pub(crate) const FIRST_VALUE: usize = 5;
+
+impl Assembler {
+    /// Whether rows are held back that belong to a change whose end is still to come.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.replaced.is_empty() || self.old.is_some()
+    }
+
+    /// Takes one row of a captured table and gives the bodies that are complete with it.
+    pub(crate) fn take(&mut self, op: &str, row: &Row<'_>, table: &CapturedTable) -> Result<Vec<Body>> {
+        let shape = &table.shape;
+        let width = shape.width();
+        let first = || values(row, FIRST_VALUE, width);
+        match op {
+            "O" => self.old = Some(owned(&first()?)),
+            "R" => {
+                let values = first()?;
+                self.replaced.push((shape.document_id(&values), owned(&values)));
+            }
+            "I" => return self.write(table, None, Some(&first()?), None),
+            "S" => return self.write(table, None, Some(&first()?), Some(&Tag::Snapshot)),
+            "D" => return self.write(table, Some(&first()?), None, None),
+            _ => {
+                if let Some(old) = self.old.take() {
+                    let old: Vec<_> = old.iter().filter_map(Value::as_ref).collect();
+                    return self.write(table, Some(&old), Some(&first()?), None);
+                }
+                let (old, new) = (first()?, values(row, FIRST_VALUE + width, width)?);
+                return self.write(table, Some(&old), Some(&new), None);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The bodies of one written row: deletions of other rows it replaced, then itself. An update that changes the
+    /// key is a deletion and an insertion.
+    fn write(
+        &mut self,
+        table: &CapturedTable,
+        old: Option<&[ValueRef<'_>]>,
+        new: Option<&[ValueRef<'_>]>,
+        tag: Option<&Tag>,
+    ) -> Result<Vec<Body>> {
+        let writer = BodyWriter { shape: &table.shape, version: table.version, tag };
+        let old_id = old.map(|old| table.shape.document_id(old));
+        let new_id = new.map(|new| table.shape.document_id(new));
+        let mut bodies = Vec::new();
+        let mut replaced_here = None;
+        for (id, values) in std::mem::take(&mut self.replaced) {
+            if Some(&id) == new_id.as_ref() && Some(&id) != old_id.as_ref() {
+                replaced_here = Some(values);
+            } else {
+                let values: Vec<_> = values.iter().filter_map(Value::as_ref).collect();
+                bodies.push(writer.body(&id, Some(&values), None));
+            }
+        }
+        let replaced_here: Option<Vec<_>> =
+            replaced_here.as_ref().map(|values| values.iter().filter_map(Value::as_ref).collect());
+        match (old_id, new_id) {
+            (Some(old_id), Some(new_id)) if old_id == new_id => bodies.push(writer.body(&new_id, old, new)),
+            (old_id, new_id) => {
+                if let Some(old_id) = old_id {
+                    bodies.push(writer.body(&old_id, old, None));
+                }
+                if let Some(new_id) = new_id {
+                    bodies.push(writer.body(&new_id, replaced_here.as_deref(), new));
+                }
+            }
+        }
+        Ok(bodies)
+    }
+}
+
+fn owned(values: &[ValueRef<'_>]) -> Vec<Value> {
+    values.iter().map(|value| value.to_value()).collect()
+}
+
+pub(crate) fn values<'r>(row: &'r Row<'_>, from: usize, count: usize) -> Result<Vec<ValueRef<'r>>> {
+    use rusqlite::types::ValueRef as Sqlite;
+    let value = |at: usize| {
+        Ok(match row.get_ref(at)? {
+            Sqlite::Null => ValueRef::Null,
+            Sqlite::Integer(i) => ValueRef::Integer(i),
+            Sqlite::Real(r) => ValueRef::Real(r),
+            Sqlite::Text(t) => ValueRef::Text(t),
+            Sqlite::Blob(b) => ValueRef::Blob(b),
+        })
+    };
+    (from..from + count).map(value).collect()
+}
+
+struct BodyWriter<'a> {
+    shape: &'a Shape,
+    version: u32,
+    tag: Option<&'a Tag>,
+}
+
+impl BodyWriter<'_> {
+    fn body(&self, document_id: &str, old: Option<&[ValueRef<'_>]>, new: Option<&[ValueRef<'_>]>) -> Body {
+        let operation = match (old, new) {
+            (None, _) => Operation::Insert,
+            (Some(_), Some(_)) => Operation::Update,
+            (Some(_), None) => Operation::Delete,
+        };
+        let mut change = RawChange::new(operation, &self.shape.table, document_id);
+        change.schema_version = Some(self.version);
+        change.tag = self.tag;
+        let after = new.map(|new| self.shape.document(new));
+        change.after = after.as_deref();
+        let (was, paths, before);
+        match (old, new) {
+            (Some(old), Some(new)) => {
+                let changed = self.shape.changed(old, new);
+                let names = changed
+                    .iter()
+                    .filter_map(|at| self.shape.columns.get(*at))
+                    .map(|column| column.name.as_str());
+                paths = changed_columns_json(names);
+                was = self.shape.json(old, |at| changed.contains(&at));
+                change.was = Some(&was);
+                change.changed_fields = Some(&paths);
+            }
+            (Some(old), None) => {
+                before = self.shape.document(old);
+                change.before = Some(&before);
+            }
+            (None, _) => {}
+        }
+        change.to_body()
+    }
+}
+
+/// The body of an emitted document, from its capture row.
+pub(crate) fn emitted(row: &Row<'_>) -> Result<Body> {
+    let text = |at: usize| -> Result<Option<String>> { Ok(row.get(FIRST_VALUE + at)?) };
+    let (collection, document_id) = (text(0)?.unwrap_or_default(), text(1)?.unwrap_or_default());
+    let operation: Operation = text(2)?.unwrap_or_default().parse()?;
+    let (paths, before, after, correlation) = (text(3)?, text(4)?, text(5)?, text(6)?);
+    let mut change = RawChange::new(operation, &collection, &document_id);
+    change.changed_fields = paths.as_deref();
+    change.before = before.as_deref();
+    change.after = after.as_deref();
+    change.correlation_id = correlation.as_deref();
+    Ok(change.to_body())
+}
+
+/// The event that takes a document from one state to another without anybody having seen it happen; `None` when
+/// the states are the same. `rows` says that the states are rows, whose members are columns.
+pub(crate) fn reconciled(
+    collection: &str,
+    document_id: &str,
+    from: Option<&str>,
+    to: Option<&str>,
+    rows: bool,
+) -> Result<Option<Body>> {
+    let operation = match (from, to) {
+        (None, None) => return Ok(None),
+        (Some(from), Some(to)) if from == to => return Ok(None),
+        (None, Some(_)) => Operation::Insert,
+        (Some(_), Some(_)) => Operation::Update,
+        (Some(_), None) => Operation::Delete,
+    };
+    let mut change = RawChange::new(operation, collection, document_id);
+    change.tag = Some(&Tag::Reconciled);
+    change.before = from;
+    change.after = to;
+    let paths;
+    if let (Some(from), Some(to)) = (from, to) {
+        paths = changed_paths(from, to, rows)?;
+        change.changed_fields = Some(&paths);
+    }
+    let body = change.to_body();
+    if rows && operation == Operation::Update {
+        // A row's update is stored as its changed columns, like every other.
+        let mut columns = body.columns()?;
+        columns.delta = true;
+        return Ok(Some(columns.to_body()?));
+    }
+    Ok(Some(body))
+}
+
+fn changed_paths(from: &str, to: &str, rows: bool) -> Result<String> {
+    let parse = |text| serde_json::from_str::<serde_json::Value>(text);
+    let decoded = |error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
+    let (from, to) = (parse(from).map_err(decoded)?, parse(to).map_err(decoded)?);
+    if let (true, Some(from), Some(to)) = (rows, from.as_object(), to.as_object()) {
+        let added = to.keys().filter(|key| !from.contains_key(*key));
+        let changed = from.keys().filter(|key| from.get(*key) != to.get(*key)).chain(added);
+        return Ok(changed_columns_json(changed.map(String::as_str)));
+    }
+    let paths = cdc_model::changed_fields(&from, &to);
+    Ok(serde_json::Value::from(paths).to_string())
+}

@@ -1,0 +1,296 @@
+//! Installs triggers in a user's database, and finds out whether they are still as they were installed.
+
+use std::collections::BTreeMap;
+
+use cdc_model::ObjectId;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+
+use super::shape::{self, Shape, quoted};
+use super::triggers::{Triggers, capture_row};
+use crate::{Result, store};
+
+/// Values every capture row has room for; what an emitted document needs.
+const VALUES_MIN: usize = 8;
+
+/// Which tables of a database are captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Tables {
+    /// Every table that can be captured, also those made later.
+    #[default]
+    All,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// What an installation did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// Tables whose triggers were installed, in order.
+    pub tables: Vec<String>,
+    /// Existing rows that were captured as snapshots.
+    pub snapshot_rows: u64,
+    /// Tables left out by [`Tables::All`], with the reason.
+    pub left_out: Vec<(String, String)>,
+}
+
+/// One captured table as `_cdc_table` has it.
+#[derive(Clone, Debug)]
+pub(crate) struct CapturedTable {
+    pub(crate) id: i64,
+    pub(crate) version: u32,
+    pub(crate) shape: Shape,
+}
+
+/// Makes the tables of capture.
+pub(crate) fn prepare(conn: &Connection, id: &ObjectId, log: &str) -> Result<()> {
+    let values: String = (0..VALUES_MIN).map(|at| format!(", v{at}")).collect();
+    conn.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS _cdc_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS _cdc_table(id INTEGER PRIMARY KEY, name TEXT, version INTEGER, current INTEGER, shape TEXT);
+         CREATE TABLE IF NOT EXISTS _cdc_capture(seq INTEGER PRIMARY KEY, ts, op, tbl, nonce{values});"
+    ))?;
+    store::put_meta(conn, "object", id.as_str())?;
+    store::put_meta(conn, "log", log)
+}
+
+/// Whether the tables of capture are there.
+pub(crate) fn is_prepared(conn: &Connection) -> Result<bool> {
+    let exists = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('_cdc_meta', '_cdc_table', '_cdc_capture')";
+    Ok(conn.query_row(exists, [], |row| row.get::<_, i64>(0))? == 3)
+}
+
+/// The tables that are captured now, by name.
+pub(crate) fn current(conn: &Connection) -> Result<BTreeMap<String, CapturedTable>> {
+    Ok(all_versions(conn, "WHERE current")?
+        .into_iter()
+        .map(|table| (table.shape.table.clone(), table))
+        .collect())
+}
+
+/// Every version of every table that was ever captured here, by table id.
+pub(crate) fn by_id(conn: &Connection) -> Result<BTreeMap<i64, CapturedTable>> {
+    Ok(all_versions(conn, "")?.into_iter().map(|table| (table.id, table)).collect())
+}
+
+fn all_versions(conn: &Connection, condition: &str) -> Result<Vec<CapturedTable>> {
+    let mut statement =
+        conn.prepare(&format!("SELECT id, version, shape FROM _cdc_table {condition} ORDER BY id"))?;
+    let mut rows = statement.query([])?;
+    let mut tables = Vec::new();
+    while let Some(row) = rows.next()? {
+        let shape: String = row.get(2)?;
+        let shape = serde_json::from_str(&shape).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, error.into())
+        })?;
+        tables.push(CapturedTable { id: row.get(0)?, version: row.get(1)?, shape });
+    }
+    Ok(tables)
+}
+
+/// What must be done so that capture is as it should be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// Tables to install triggers for, with the version that is installed now.
+    install: Vec<(Shape, Option<CapturedTable>)>,
+    /// Captured tables that are gone.
+    gone: Vec<CapturedTable>,
+    left_out: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// Compares the database with what should be installed.
+    pub(crate) fn make(conn: &Connection, tables: &Tables) -> Result<Self> {
+        let mut plan = Self::default();
+        let mut installed = if is_prepared(conn)? { current(conn)? } else { BTreeMap::new() };
+        let names = match tables {
+            Tables::All => shape::tables(conn)?,
+            Tables::Named(names) => names.clone(),
+        };
+        let existing = shape::tables(conn)?;
+        for name in names {
+            if let Some(captured) = installed.get(&name)
+                && !existing.contains(&name)
+            {
+                plan.gone.push(captured.clone());
+                continue;
+            }
+            let shape = match (Shape::read(conn, &name), tables) {
+                (Ok(shape), _) => shape,
+                (Err(error), Tables::All) => {
+                    plan.left_out.push((name, error.to_string()));
+                    continue;
+                }
+                (Err(error), Tables::Named(_)) => return Err(error),
+            };
+            let captured = installed.remove(&shape.table);
+            if !captured.as_ref().map_or(Ok(false), |captured| is_healthy(conn, captured, &shape))? {
+                plan.install.push((shape, captured));
+            }
+        }
+        if *tables == Tables::All {
+            plan.gone
+                .extend(installed.into_values().filter(|captured| !existing.contains(&captured.shape.table)));
+        }
+        Ok(plan)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.install.is_empty() && self.gone.is_empty()
+    }
+
+    pub(crate) fn left_out(&self) -> &[(String, String)] {
+        &self.left_out
+    }
+
+    /// Carries the plan out inside the caller's transaction. Tables that `known` says the log has seen before get
+    /// a barrier row, at which the drain compares them; the others a snapshot of every row.
+    pub(crate) fn carry_out(self, conn: &Connection, known: impl Fn(&str) -> bool) -> Result<Installed> {
+        let mut installed = Installed { left_out: self.left_out, ..Installed::default() };
+        let mut compare = !self.gone.is_empty();
+        for gone in &self.gone {
+            conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [gone.id])?;
+            remove(conn, gone.id, &gone.shape.table)?;
+        }
+        for (shape, captured) in self.install {
+            let id = put_table(conn, &shape, captured.as_ref())?;
+            install_triggers(conn, id, &shape)?;
+            if captured.is_none_or(|captured| captured.id != id) {
+                write_row(conn, id, "T", &[])?;
+            }
+            if known(&shape.table) {
+                compare = true;
+            } else {
+                installed.snapshot_rows += snapshot(conn, id, &shape)?;
+            }
+            installed.tables.push(shape.table);
+        }
+        if compare {
+            write_row(conn, 0, "B", &[])?;
+        }
+        Ok(installed)
+    }
+}
+
+/// Writes one capture row of our own, values given as SQL.
+pub(crate) fn write_row(conn: &Connection, id: i64, op: &str, values: &[String]) -> Result<()> {
+    let (head, row) = capture_row(id, op, values);
+    conn.execute(&format!("{head} VALUES ({row})"), [])?;
+    Ok(())
+}
+
+fn snapshot(conn: &Connection, id: i64, shape: &Shape) -> Result<u64> {
+    let (head, row) = capture_row(id, "S", &shape.values("_cdc_t."));
+    let rows = conn.execute(&format!("{head} SELECT {row} FROM {} AS _cdc_t", quoted(&shape.table)), [])?;
+    Ok(u64::try_from(rows).unwrap_or(u64::MAX))
+}
+
+/// Records the table's shape. A changed shape is a new version with an id of its own, so that rows captured
+/// before it are still decoded by the old one.
+fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>) -> Result<i64> {
+    if let Some(captured) = captured {
+        if captured.shape == *shape {
+            return Ok(captured.id);
+        }
+        remove(conn, captured.id, &captured.shape.table)?;
+        conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [captured.id])?;
+    }
+    let text = serde_json::to_string(shape)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let newest = "SELECT coalesce(max(version), 0) FROM _cdc_table WHERE name = ?1";
+    let newest: i64 = conn.query_row(newest, [&shape.table], |row| row.get(0))?;
+    conn.execute(
+        "INSERT INTO _cdc_table(name, version, current, shape) VALUES (?1, ?2, 1, ?3)",
+        params![shape.table, newest + 1, text],
+    )?;
+    Ok(conn.last_insert_rowid())
+}
+
+fn install_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
+    remove(conn, id, &shape.table)?;
+    widen(conn, if shape.is_wide() { shape.width() } else { shape.width() * 2 })?;
+    let triggers = Triggers::of(conn, id, shape)?;
+    let users = triggers_on(conn, &shape.table)?;
+    for (name, ..) in &users {
+        conn.execute_batch(&format!("DROP TRIGGER {}", quoted(name)))?;
+    }
+    conn.execute_batch(&triggers.stash.1)?;
+    let users = users.iter().map(|(_, text, _)| text);
+    let ours =
+        |triggers: &[(String, String)]| triggers.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>();
+    for text in ours(&triggers.before).iter().chain(users).chain(&ours(&triggers.after)) {
+        conn.execute_batch(text)?;
+    }
+    Ok(())
+}
+
+/// Makes the capture table at least `values` values wide.
+fn widen(conn: &Connection, values: usize) -> Result<()> {
+    let have = "SELECT count(*) FROM pragma_table_info('_cdc_capture') WHERE name GLOB 'v[0-9]*'";
+    let have: i64 = conn.query_row(have, [], |row| row.get(0))?;
+    for at in usize::try_from(have).unwrap_or_default()..values {
+        conn.execute_batch(&format!("ALTER TABLE _cdc_capture ADD COLUMN v{at}"))?;
+    }
+    Ok(())
+}
+
+/// Triggers on a table in creation order: name, text, place.
+fn triggers_on(conn: &Connection, table: &str) -> Result<Vec<(String, String, i64)>> {
+    let mut statement = conn.prepare(
+        "SELECT name, sql, rowid FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE ORDER BY rowid",
+    )?;
+    let triggers = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(triggers.collect::<Result<_, _>>()?)
+}
+
+/// Drops the triggers and the stash of a table id, wherever they are now.
+fn remove(conn: &Connection, id: i64, _table: &str) -> Result<()> {
+    let mut statement =
+        conn.prepare("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?1")?;
+    let names = statement
+        .query_map([format!("_cdc_{id}_*")], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
+    for name in names {
+        conn.execute_batch(&format!("DROP TRIGGER {}", quoted(&name)))?;
+    }
+    conn.execute_batch(&format!("DROP TABLE IF EXISTS _cdc_stash_{id}"))?;
+    Ok(())
+}
+
+/// Takes everything of capture out of the database.
+pub(crate) fn remove_all(conn: &Connection) -> Result<()> {
+    if !is_prepared(conn)? {
+        return Ok(());
+    }
+    for (id, table) in by_id(conn)? {
+        remove(conn, id, &table.shape.table)?;
+    }
+    conn.execute_batch("DROP TABLE _cdc_capture; DROP TABLE _cdc_table; DROP TABLE _cdc_meta;")?;
+    Ok(())
+}
+
+/// Whether the triggers are those that would be installed now, in their places before and after the user's.
+fn is_healthy(conn: &Connection, captured: &CapturedTable, shape: &Shape) -> Result<bool> {
+    if captured.shape != *shape {
+        return Ok(false);
+    }
+    let expected = Triggers::of(conn, captured.id, shape)?;
+    let stash = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?1";
+    let stash: Option<String> = conn.query_row(stash, [&expected.stash.0], |row| row.get(0)).optional()?;
+    if stash.as_ref() != Some(&expected.stash.1) {
+        return Ok(false);
+    }
+    let prefix = format!("_cdc_{}_", captured.id);
+    let found = triggers_on(conn, &shape.table)?;
+    let (ours, users): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, ..)| name.starts_with(&prefix));
+    let texts = |triggers: &[(String, String)]| triggers.to_vec();
+    let wanted = [texts(&expected.before), texts(&expected.after)].concat();
+    if ours.iter().map(|(name, text, _)| (name.clone(), text.clone())).collect::<Vec<_>>() != wanted {
+        return Ok(false);
+    }
+    let place = |at: usize| ours.get(at).map(|(_, _, place)| *place);
+    let last_before = place(expected.before.len().saturating_sub(1));
+    let first_after = place(expected.before.len());
+    Ok(users.iter().all(|(_, _, place)| last_before < Some(*place) && Some(*place) < first_after))
+}

@@ -1,0 +1,162 @@
+use std::path::PathBuf;
+
+use cdc_model::{ObjectId, Sequence};
+
+/// What an operation of this crate gives back.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the hot tier did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// SQLite refused.
+    #[error("SQLite refused")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A stored value does not decode.
+    #[error("a stored value does not decode")]
+    Value(#[from] cdc_model::Error),
+    /// There is no file at this path.
+    #[error("{path} does not exist")]
+    NotFound {
+        /// The path asked for.
+        path: PathBuf,
+    },
+    /// The file is not a SQLite database.
+    #[error("{path} is not a SQLite database")]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database or its folder cannot be written.
+    #[error("{path} cannot be written: capture installs triggers and a table in it")]
+    NotWritable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database lies on a network file system, where SQLite's locks cannot be relied upon.
+    #[error(
+        "{path} lies on a network file system ({kind}), where SQLite's locks cannot be relied upon; move it to a local disk"
+    )]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// The file system's type.
+        kind: String,
+    },
+    /// The database stores its text as UTF-16.
+    #[error("{path} stores its text as UTF-16; only UTF-8 databases can be captured (dump and reload it)")]
+    Utf16 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database has no such table.
+    #[error("there is no table {table:?}; the tables are: {}", known.join(", "))]
+    UnknownTable {
+        /// The table asked for.
+        table: String,
+        /// The tables that can be captured.
+        known: Vec<String>,
+    },
+    /// The table cannot be captured.
+    #[error("table {table:?} cannot be captured: {reason}")]
+    UnsupportedTable {
+        /// The table.
+        table: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The file belongs to another object.
+    #[error("{path} belongs to {found}, not to {expected}")]
+    AnotherObject {
+        /// The file.
+        path: PathBuf,
+        /// The object it names.
+        found: String,
+        /// The object it was opened for.
+        expected: ObjectId,
+    },
+    /// Another log drains this database. Detach it there first.
+    #[error("{path} is drained by another log ({by}); detach it there first")]
+    DrainedElsewhere {
+        /// The database.
+        path: PathBuf,
+        /// The other log, as it names itself.
+        by: String,
+    },
+    /// The log is older than what it once drained: it was replaced by a copy. Nothing was drained.
+    #[error(
+        "the log of {object} was rewound: its capture mark is {mark}, the database holds only captured rows from {oldest}"
+    )]
+    LogRewound {
+        /// The object.
+        object: ObjectId,
+        /// The capture row the log last drained.
+        mark: i64,
+        /// The oldest capture row the database still holds.
+        oldest: i64,
+    },
+    /// A stored row contradicts the log's digest or order.
+    #[error("the log of {object} is corrupt at sequence {at}: {reason}")]
+    Corrupt {
+        /// The object.
+        object: ObjectId,
+        /// Where.
+        at: Sequence,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The position lies before the oldest readable record. Go on at the floor, or read the archive.
+    #[error("sequence {after} lies below the floor {floor} of this log")]
+    BelowFloor {
+        /// The position asked for.
+        after: Sequence,
+        /// The oldest readable sequence.
+        floor: Sequence,
+    },
+    /// The position lies beyond the newest record.
+    #[error("sequence {after} lies beyond the end of this log ({tail})")]
+    BeyondTail {
+        /// The position asked for.
+        after: Sequence,
+        /// The newest sequence.
+        tail: Sequence,
+    },
+    /// A checkpoint would move backwards. Force it if that is meant.
+    #[error("checkpoint {subscriber:?} is at {at}, it does not go back to {to} unless forced")]
+    CheckpointBackwards {
+        /// Whose checkpoint.
+        subscriber: String,
+        /// Where it is.
+        at: Sequence,
+        /// Where it was to go.
+        to: Sequence,
+    },
+    /// The statement would end the transaction or touch the tables of the log.
+    #[error("not allowed inside a write: {reason}")]
+    NotAllowed {
+        /// What was tried.
+        reason: &'static str,
+    },
+    /// The transaction was rolled back by a statement or trigger inside it.
+    #[error("the transaction was rolled back by a statement or trigger inside it; nothing was written")]
+    TransactionGone,
+    /// A commit failed and what is on disk is unknown. Reopen the log.
+    #[error("an earlier commit failed and what is on disk is unknown; reopen the log")]
+    Poisoned,
+    /// The caller's own reason to roll back.
+    #[error("the write was given up: {reason}")]
+    GivenUp {
+        /// The caller's words.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether SQLite said that somebody else holds the lock, so that trying again later helps.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+        matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
+            if matches!(error.code, DatabaseBusy | DatabaseLocked))
+    }
+}

@@ -1,0 +1,376 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use cdc_model::{
+    Body, Clock, Cursor, Digest, Epoch, ObjectId, Origin, Position, Record, Sequence, Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use crate::transaction::LogTransaction;
+use crate::{Error, Result, store};
+
+/// Every so many rows the running digest is stored with the row.
+pub(crate) const DIGEST_EVERY: u64 = 64;
+
+/// How much one read gives back at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Records.
+    pub records: usize,
+    /// Bytes of bodies; at least one record is given, however large.
+    pub bytes: usize,
+}
+
+impl Default for Limit {
+    /// 1,000 records or 4 MiB.
+    fn default() -> Self {
+        Self { records: 1000, bytes: 4 << 20 }
+    }
+}
+
+/// The newest durable record of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub(crate) position: Position,
+    pub(crate) timestamp: Timestamp,
+}
+
+/// The interned origins of forwarded rows.
+#[derive(Debug, Default)]
+pub(crate) struct Origins {
+    by_id: BTreeMap<i64, Arc<Origin>>,
+    ids: BTreeMap<Digest, i64>,
+}
+
+impl Origins {
+    pub(crate) fn insert(&mut self, id: i64, origin: Arc<Origin>) {
+        self.ids.insert(origin.fingerprint(), id);
+        self.by_id.insert(id, origin);
+    }
+
+    pub(crate) fn id(&self, origin: &Origin) -> Option<i64> {
+        self.ids.get(&origin.fingerprint()).copied()
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.by_id.extend(other.by_id);
+        self.ids.extend(other.ids);
+    }
+}
+
+/// The hot log of one object: an append-only table in SQLite, with the marks and checkpoints of everything that
+/// reads from it or writes to it.
+///
+/// For an object whose database the engine owns, the log lies in that database; for an attached one in a file of
+/// its own. One process opens it at a time.
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) conn: Connection,
+    pub(crate) path: PathBuf,
+    pub(crate) id: ObjectId,
+    pub(crate) epoch: Epoch,
+    pub(crate) clock: Clock,
+    pub(crate) tail: Tail,
+    pub(crate) own: Arc<Origin>,
+    pub(crate) origins: Origins,
+    pub(crate) poisoned: bool,
+    /// Set while a caller's statements run inside a write; see [`crate::Tx`].
+    pub(crate) inside: Arc<AtomicBool>,
+}
+
+/// One stored row, borrowed while a scan stands on it.
+#[derive(Clone, Copy, Debug)]
+pub struct RowRef<'a> {
+    /// Its place in this log.
+    pub sequence: Sequence,
+    /// When it was appended here.
+    pub timestamp: Timestamp,
+    /// Where its event comes from.
+    pub origin: &'a Arc<Origin>,
+    /// The event's place in its origin's log.
+    pub origin_sequence: Sequence,
+    /// When the event happened.
+    pub origin_timestamp: Timestamp,
+    /// The stored bytes of what it says.
+    pub body: &'a str,
+}
+
+impl RowRef<'_> {
+    fn to_record(self, epoch: Epoch) -> Record {
+        Record {
+            sequence: self.sequence,
+            timestamp: self.timestamp,
+            epoch,
+            origin: Arc::clone(self.origin),
+            origin_sequence: self.origin_sequence,
+            origin_timestamp: self.origin_timestamp,
+            body: Body::from_stored(self.body),
+        }
+    }
+}
+
+/// With a comment of ours, so that a caller's own BEGIN or COMMIT never meets these in the statement cache.
+const BEGIN: &str = "BEGIN IMMEDIATE --log";
+const COMMIT: &str = "COMMIT --log";
+
+const SCAN: &str = "SELECT sequence, timestamp, body, origin, origin_sequence, origin_timestamp FROM _cdc_log \
+                    WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence";
+
+impl Log {
+    /// Opens the log at `path` for the object `id`, making it if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotADatabase`], [`Error::AnotherObject`], [`Error::Corrupt`], or [`Error::Sqlite`].
+    pub fn open(path: impl AsRef<Path>, id: &ObjectId, clock: &Clock) -> Result<Self> {
+        let path = path.as_ref();
+        let mut conn = store::open(path)?;
+        let inside = Arc::new(AtomicBool::new(false));
+        crate::owned::guard(&mut conn, Arc::clone(&inside))?;
+        let epoch = store::prepare(&conn, path, id)?;
+        let mut log = Self {
+            own: Origin::new(id.clone(), epoch, Vec::new()),
+            conn,
+            path: path.to_owned(),
+            id: id.clone(),
+            epoch,
+            clock: clock.clone(),
+            tail: Tail::default(),
+            origins: Origins::default(),
+            poisoned: false,
+            inside,
+        };
+        log.origins = log.stored_origins()?;
+        log.tail = log.stored_tail()?;
+        Ok(log)
+    }
+
+    /// The object.
+    #[must_use]
+    pub const fn id(&self) -> &ObjectId {
+        &self.id
+    }
+
+    /// The log's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The log's epoch.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The newest durable position, with the running digest at it.
+    #[must_use]
+    pub const fn tail(&self) -> Position {
+        self.tail.position
+    }
+
+    /// The cursor after the newest record.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        Cursor {
+            sequence: self.tail.position.sequence,
+            timestamp: self.tail.timestamp,
+            epoch: Some(self.epoch),
+        }
+    }
+
+    /// The oldest readable sequence; one beyond the tail when the log is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn floor(&self) -> Result<Sequence> {
+        let mut statement = self.conn.prepare_cached("SELECT min(sequence) FROM _cdc_log")?;
+        let oldest: Option<i64> = statement.query_row([], |row| row.get(0))?;
+        Ok(oldest.and_then(Sequence::checked).unwrap_or_else(|| self.tail().sequence.next()))
+    }
+
+    /// Reads the records after `after`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BelowFloor`] or [`Error::BeyondTail`] when `after` is not a readable position.
+    pub fn read(&self, after: Sequence, limit: Limit) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        self.scan(after, limit, |row| {
+            records.push(row.to_record(self.epoch));
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    /// Visits the stored rows after `after`, oldest first, without copying them. Gives the last position visited.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BelowFloor`], [`Error::BeyondTail`], [`Error::Corrupt`] at a gap, or what `visit` returns.
+    pub fn scan(
+        &self,
+        after: Sequence,
+        limit: Limit,
+        mut visit: impl FnMut(RowRef<'_>) -> Result<()>,
+    ) -> Result<Sequence> {
+        self.check_readable(after)?;
+        let through = after.get().saturating_add(u64::try_from(limit.records).unwrap_or(u64::MAX));
+        let through = Sequence::new(through.min(self.tail().sequence.get()));
+        let mut statement = self.conn.prepare_cached(SCAN)?;
+        let mut rows = statement.query([after.as_i64(), through.as_i64()])?;
+        let (mut last, mut bytes) = (after, 0_usize);
+        while let Some(row) = rows.next()? {
+            let row = self.row_ref(row)?;
+            if row.sequence != last.next() {
+                return Err(self.corrupt(row.sequence, "rows before it are missing"));
+            }
+            last = row.sequence;
+            bytes = bytes.saturating_add(row.body.len());
+            visit(row)?;
+            if bytes >= limit.bytes {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    fn check_readable(&self, after: Sequence) -> Result<()> {
+        let tail = self.tail().sequence;
+        if after > tail {
+            return Err(Error::BeyondTail { after, tail });
+        }
+        let floor = self.floor()?;
+        if after.next() < floor {
+            return Err(Error::BelowFloor { after, floor });
+        }
+        Ok(())
+    }
+
+    fn row_ref<'r>(&'r self, row: &'r Row<'_>) -> Result<RowRef<'r>> {
+        let sequence = Sequence::checked(row.get(0)?).unwrap_or_default();
+        let timestamp = Timestamp::new(row.get(1)?);
+        let body = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+        let Some(origin) = row.get::<_, Option<i64>>(3)? else {
+            let (origin_sequence, origin_timestamp) = (sequence, timestamp);
+            return Ok(RowRef {
+                sequence,
+                timestamp,
+                origin: &self.own,
+                origin_sequence,
+                origin_timestamp,
+                body,
+            });
+        };
+        let origin = self
+            .origins
+            .by_id
+            .get(&origin)
+            .ok_or_else(|| self.corrupt(sequence, "its origin is not known"))?;
+        let origin_sequence = Sequence::checked(row.get(4)?).unwrap_or_default();
+        let origin_timestamp = Timestamp::new(row.get(5)?);
+        Ok(RowRef { sequence, timestamp, origin, origin_sequence, origin_timestamp, body })
+    }
+
+    /// The running digest at a readable position.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BelowFloor`], [`Error::BeyondTail`] or [`Error::Corrupt`].
+    pub fn position_at(&self, sequence: Sequence) -> Result<Position> {
+        if sequence == self.tail().sequence {
+            return Ok(self.tail());
+        }
+        self.check_readable(sequence)?;
+        self.rolled(sequence)
+    }
+
+    /// Rolls the digest forward to `sequence` from the nearest stored one at or below it.
+    fn rolled(&self, sequence: Sequence) -> Result<Position> {
+        let base = Sequence::new(sequence.get() / DIGEST_EVERY * DIGEST_EVERY);
+        let mut digest = Digest::ZERO;
+        if base > Sequence::ZERO {
+            let mut statement =
+                self.conn.prepare_cached("SELECT digest FROM _cdc_log WHERE sequence = ?1")?;
+            let stored: Option<Option<[u8; 16]>> =
+                statement.query_row([base.as_i64()], |row| row.get(0)).optional()?;
+            let stored = stored.flatten().ok_or_else(|| self.corrupt(base, "its digest is missing"))?;
+            digest = Digest::from_bytes(stored);
+        }
+        let mut statement = self.conn.prepare_cached(SCAN)?;
+        let mut rows = statement.query([base.as_i64(), sequence.as_i64()])?;
+        while let Some(row) = rows.next()? {
+            digest = self.row_ref(row)?.to_record(self.epoch).digest(digest);
+        }
+        Ok(Position { sequence, digest })
+    }
+
+    fn stored_tail(&self) -> Result<Tail> {
+        let newest = "SELECT sequence, timestamp FROM _cdc_log ORDER BY sequence DESC LIMIT 1";
+        let newest = self.conn.query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let Some((sequence, timestamp)) = newest else {
+            return Ok(Tail::default());
+        };
+        let position = self.rolled(Sequence::checked(sequence).unwrap_or_default())?;
+        Ok(Tail { position, timestamp: Timestamp::new(timestamp) })
+    }
+
+    fn stored_origins(&self) -> Result<Origins> {
+        let mut statement = self.conn.prepare("SELECT id, source, epoch, route FROM _cdc_origin")?;
+        let mut rows = statement.query([])?;
+        let mut origins = Origins::default();
+        while let Some(row) = rows.next()? {
+            let (source, epoch, route): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let route = route.split_whitespace().map(str::parse).collect::<Result<_, cdc_model::Error>>()?;
+            origins.insert(row.get(0)?, Origin::new(source.parse()?, epoch.parse()?, route));
+        }
+        Ok(origins)
+    }
+
+    pub(crate) fn corrupt(&self, at: Sequence, reason: &'static str) -> Error {
+        Error::Corrupt { object: self.id.clone(), at, reason }
+    }
+
+    /// Runs `work` in one transaction of the log's file. `Ok` means durable.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns, after a rollback; [`Error::Poisoned`] after an earlier commit failed.
+    pub fn transact<R>(&mut self, work: impl FnOnce(&mut LogTransaction<'_>) -> Result<R>) -> Result<R> {
+        if self.poisoned {
+            return Err(Error::Poisoned);
+        }
+        self.conn.prepare_cached(BEGIN)?.execute([])?;
+        let mut transaction = LogTransaction::new(self);
+        let done = work(&mut transaction);
+        let (tail, origins) = transaction.into_parts();
+        let done = done
+            .and_then(|done| if self.conn.is_autocommit() { Err(Error::TransactionGone) } else { Ok(done) });
+        match done {
+            Ok(done) => {
+                self.finish()?;
+                self.tail = tail;
+                self.origins.merge(origins);
+                Ok(done)
+            }
+            Err(error) => {
+                if !self.conn.is_autocommit() {
+                    self.conn.execute_batch("ROLLBACK")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let committed = self.conn.prepare_cached(COMMIT).and_then(|mut commit| commit.execute([]));
+        if let Err(error) = committed {
+            self.poisoned = true;
+            return Err(Error::Sqlite(error));
+        }
+        Ok(())
+    }
+}

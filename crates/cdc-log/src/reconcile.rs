@@ -1,0 +1,192 @@
+//! What capture could not see: the log is brought to agree with the tables by `reconciled` events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cdc_model::{Body, Content, Fold, Operation, Sequence, Timestamp};
+use rusqlite::Connection;
+
+use crate::Result;
+use crate::capture::{self, CapturedTable, quoted, reconciled};
+use crate::log::Limit;
+use crate::transaction::{CaptureRow, LogTransaction};
+
+/// The documents that the object's own events add up to.
+pub(crate) fn fold_own(log: &LogTransaction<'_>) -> Result<Fold> {
+    let mut fold = Fold::new();
+    own_records(log, Sequence::ZERO, |record| {
+        fold.apply(record)?;
+        Ok(())
+    })?;
+    Ok(fold)
+}
+
+fn own_records(
+    log: &LogTransaction<'_>,
+    after: Sequence,
+    mut visit: impl FnMut(&cdc_model::Record) -> Result<()>,
+) -> Result<()> {
+    let log = log.log();
+    let mut after = after.max(Sequence::new(log.floor()?.get().saturating_sub(1)));
+    while after < log.tail().sequence {
+        let records = log.read(after, Limit::default())?;
+        for record in records.iter().filter(|record| record.is_own()) {
+            visit(record)?;
+        }
+        after = records.last().map_or(log.tail().sequence, |record| record.sequence);
+    }
+    Ok(())
+}
+
+/// Before a captured change is appended whose `before` is not what the log has, appends the change that was
+/// missed in between.
+pub(crate) fn mend_chain(
+    log: &mut LogTransaction<'_>,
+    fold: &mut Fold,
+    at: Timestamp,
+    body: &Body,
+) -> Result<u64> {
+    let Content::Change(change) = body.content()? else {
+        return Ok(0);
+    };
+    let folded =
+        fold.get(log.id(), &change.collection, &change.document_id).map(|document| document.json.clone());
+    let before = change.full_before()?;
+    let rows = change.schema_version.is_some();
+    let missed =
+        reconciled(&change.collection, &change.document_id, folded.as_deref(), before.as_deref(), rows)?;
+    let Some(missed) = missed else { return Ok(0) };
+    let record = log.append(at, missed)?;
+    fold.apply(&record)?;
+    Ok(1)
+}
+
+/// Compares every captured table with the fold and appends what differs. Gives the number of events.
+pub(crate) fn compare(user: &Connection, log: &mut LogTransaction<'_>, fold: &mut Fold) -> Result<u64> {
+    let now = log.now();
+    let current = capture::current(user)?;
+    let mut found = Vec::new();
+    for table in current.values() {
+        let collection = table.shape.table.as_str();
+        let mut seen = BTreeSet::new();
+        live_rows(user, table, |document_id, json| {
+            let folded = fold.get(log.id(), collection, &document_id).map(|document| document.json.as_str());
+            found.extend(reconciled(collection, &document_id, folded, Some(&json), true)?);
+            seen.insert(document_id);
+            Ok(())
+        })?;
+        gone(log, fold, collection, |id| !seen.contains(id), &mut found)?;
+    }
+    let once: BTreeSet<String> = capture::by_id(user)?.into_values().map(|table| table.shape.table).collect();
+    for collection in once.iter().filter(|collection| !current.contains_key(*collection)) {
+        gone(log, fold, collection, |_| true, &mut found)?;
+    }
+    let count = u64::try_from(found.len()).unwrap_or(u64::MAX);
+    for body in found {
+        let record = log.append(now, body)?;
+        fold.apply(&record)?;
+    }
+    Ok(count)
+}
+
+/// Adds the deletion of every folded document that is gone from the table.
+fn gone(
+    log: &LogTransaction<'_>,
+    fold: &Fold,
+    collection: &str,
+    is_gone: impl Fn(&str) -> bool,
+    found: &mut Vec<Body>,
+) -> Result<()> {
+    for (id, document) in fold.collection(log.id(), collection).filter(|(id, _)| is_gone(id)) {
+        found.extend(reconciled(collection, id, Some(&document.json), None, true)?);
+    }
+    Ok(())
+}
+
+/// Visits every row of a table as capture would render it: document id and JSON.
+pub(crate) fn live_rows(
+    user: &Connection,
+    table: &CapturedTable,
+    mut visit: impl FnMut(String, String) -> Result<()>,
+) -> Result<()> {
+    let shape = &table.shape;
+    let columns = shape.values("_cdc_t.").join(", ");
+    let mut statement = user.prepare(&format!("SELECT {columns} FROM {} AS _cdc_t", quoted(&shape.table)))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let values = capture::values(row, 0, shape.width())?;
+        visit(shape.document_id(&values), shape.document(&values))?;
+    }
+    Ok(())
+}
+
+/// One document in the part of the log that is undone.
+struct Undone {
+    /// Its state where the undone part begins.
+    first: Option<String>,
+    /// Its state where it ends.
+    last: Option<String>,
+    rows: bool,
+}
+
+/// Undoes the object's own events after `fork`, document by document, from their own before-images. `None` when
+/// a schema change lies in between, so that only a comparison can tell.
+pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Option<u64>> {
+    let mut documents: BTreeMap<(String, String), Undone> = BTreeMap::new();
+    let mut schema_changed = false;
+    own_records(log, fork, |record| {
+        let Content::Change(change) = record.body.content()? else {
+            schema_changed = true;
+            return Ok(());
+        };
+        let before = change.full_before()?;
+        let after =
+            (change.operation != Operation::Delete).then(|| change.after.map(|after| after.get().to_owned()));
+        let key = (change.collection.clone().into_owned(), change.document_id.clone().into_owned());
+        let document = documents.entry(key).or_insert_with(|| Undone {
+            first: before.map(std::borrow::Cow::into_owned),
+            last: None,
+            rows: false,
+        });
+        document.last = after.flatten();
+        document.rows |= change.schema_version.is_some();
+        Ok(())
+    })?;
+    if schema_changed {
+        return Ok(None);
+    }
+    let now = log.now();
+    let mut count = 0;
+    for ((collection, id), Undone { first, last, rows }) in documents {
+        if let Some(body) = reconciled(&collection, &id, last.as_deref(), first.as_deref(), rows)? {
+            log.append(now, body)?;
+            count += 1;
+        }
+    }
+    Ok(Some(count))
+}
+
+/// The newest capture row that both the log and the database know: its place in both.
+pub(crate) fn fork_point(
+    user: &Connection,
+    log: &LogTransaction<'_>,
+) -> Result<Option<(CaptureRow, Sequence)>> {
+    let mut retained = BTreeSet::new();
+    let mut statement = user.prepare("SELECT seq, nonce FROM _cdc_capture")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        retained.insert((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    }
+    let mut known = log.conn().prepare(
+        "SELECT capture, nonce, sequence FROM _cdc_log WHERE capture IS NOT NULL ORDER BY sequence",
+    )?;
+    let mut rows = known.query([])?;
+    let mut fork: Option<(CaptureRow, Sequence)> = None;
+    while let Some(row) = rows.next()? {
+        let (seq, nonce): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let newer = fork.is_none_or(|(row, _)| row.seq <= seq);
+        if newer && retained.contains(&(seq, nonce)) {
+            fork = Some((CaptureRow { seq, nonce }, Sequence::checked(row.get(2)?).unwrap_or_default()));
+        }
+    }
+    Ok(fork)
+}

@@ -1,0 +1,93 @@
+//! The log's tables and how its file is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cdc_model::{Epoch, ObjectId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use crate::{Error, Result};
+
+/// The layout of the tables below. A file with a newer one is refused.
+const FORMAT: i64 = 1;
+
+/// How long a statement waits for another process's lock.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A WAL of at most this many pages (1 MiB) is moved into the file at the next commit, so that thousands of
+/// objects do not keep gigabytes of WAL.
+const WAL_PAGES_MAX: u32 = 256;
+
+/// `_cdc_log` has no secondary index and no constraint. Own rows keep the capture row they were drained from,
+/// forwarded rows their origin; every 64th row keeps the running digest.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS _cdc_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_log(sequence INTEGER PRIMARY KEY, timestamp, origin, origin_sequence, origin_timestamp, capture, nonce, digest, body);
+CREATE TABLE IF NOT EXISTS _cdc_origin(id INTEGER PRIMARY KEY, source TEXT, epoch TEXT, route TEXT);
+CREATE TABLE IF NOT EXISTS _cdc_origin_mark(source TEXT, epoch TEXT, sequence, PRIMARY KEY(source, epoch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_link(child TEXT PRIMARY KEY, generation, epoch, sequence, digest, settled) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_link_ack(child TEXT, position, sequence, PRIMARY KEY(child, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_checkpoint(subscriber TEXT PRIMARY KEY, sequence, timestamp, epoch, created_at, updated_at, metadata, revision) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_stage(stage TEXT, key TEXT, value TEXT, PRIMARY KEY(stage, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_verdict(sequence INTEGER PRIMARY KEY, verdict TEXT);
+CREATE TABLE IF NOT EXISTS _cdc_counter(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+";
+
+/// Opens or makes the file of a log: WAL, 4 KiB pages, FULL durability.
+pub(crate) fn open(path: &Path) -> Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    let not_a_database = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned() },
+        _ => Error::Sqlite(error),
+    };
+    conn.pragma_update(None, "page_size", 4096).map_err(not_a_database)?;
+    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).map_err(not_a_database)?;
+    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
+    Ok(conn)
+}
+
+/// Makes the tables if they are missing, and the log's identity with them.
+pub(crate) fn prepare(conn: &Connection, path: &Path, id: &ObjectId) -> Result<Epoch> {
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let prepared = prepare_in(conn, path, id);
+    conn.execute_batch(if prepared.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    prepared
+}
+
+fn prepare_in(conn: &Connection, path: &Path, id: &ObjectId) -> Result<Epoch> {
+    conn.execute_batch(TABLES)?;
+    let format: Option<i64> = meta(conn, "format")?;
+    if format.is_some_and(|format| format > FORMAT) {
+        return Err(Error::NotAllowed { reason: "opening a log that a newer version of this program made" });
+    }
+    let found: Option<String> = meta(conn, "object")?;
+    if let Some(found) = found.filter(|found| found != id.as_str()) {
+        return Err(Error::AnotherObject { path: path.to_owned(), found, expected: id.clone() });
+    }
+    if let Some(epoch) = meta::<String>(conn, "epoch")? {
+        return Ok(epoch.parse()?);
+    }
+    let nonce: i64 = conn.query_row("SELECT random()", [], |row| row.get(0))?;
+    let epoch = Epoch { number: 1, nonce: nonce.cast_unsigned() };
+    put_meta(conn, "format", FORMAT)?;
+    put_meta(conn, "object", id.as_str())?;
+    put_meta(conn, "epoch", epoch.to_string())?;
+    Ok(epoch)
+}
+
+pub(crate) fn meta<T: rusqlite::types::FromSql>(conn: &Connection, key: &str) -> Result<Option<T>> {
+    let mut statement = conn.prepare_cached("SELECT value FROM _cdc_meta WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+}
+
+pub(crate) fn put_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<()> {
+    let mut statement =
+        conn.prepare_cached("INSERT OR REPLACE INTO _cdc_meta(key, value) VALUES (?1, ?2)")?;
+    statement.execute(rusqlite::params![key, value])?;
+    Ok(())
+}

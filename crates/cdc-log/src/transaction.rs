@@ -1,0 +1,508 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cdc_model::{
+    Body, Checkpoint, Cursor, Digest, Epoch, Mark, ObjectId, Origin, Position, Record, Sequence, Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+
+use crate::log::{DIGEST_EVERY, Origins, Tail};
+use crate::{Error, Log, Result};
+
+/// What a parent keeps of one child's link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Counts the handshakes that were granted.
+    pub generation: u64,
+    /// The last position taken; `None` before the first batch.
+    pub mark: Option<Mark>,
+    /// The child's position up to which everything is settled, as last told to it.
+    pub settled: Sequence,
+}
+
+/// The row a capture row was drained from: its place in `_cdc_capture` and its random nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CaptureRow {
+    pub(crate) seq: i64,
+    pub(crate) nonce: i64,
+}
+
+/// How a checkpoint is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Save {
+    /// Only forwards.
+    Advance,
+    /// Anywhere; raises the revision.
+    Force,
+}
+
+/// One transaction of a log: appends, marks, checkpoints and stage state commit together.
+#[derive(Debug)]
+pub struct LogTransaction<'l> {
+    log: &'l Log,
+    tail: Tail,
+    new_origins: Origins,
+}
+
+const APPEND: &str = "INSERT INTO _cdc_log(sequence, timestamp, origin, origin_sequence, origin_timestamp, capture, nonce, digest, body) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+impl<'l> LogTransaction<'l> {
+    pub(crate) fn new(log: &'l Log) -> Self {
+        Self { log, tail: log.tail, new_origins: Origins::default() }
+    }
+
+    pub(crate) fn into_parts(self) -> (Tail, Origins) {
+        (self.tail, self.new_origins)
+    }
+
+    pub(crate) const fn conn(&self) -> &'l Connection {
+        &self.log.conn
+    }
+
+    pub(crate) const fn log(&self) -> &'l Log {
+        self.log
+    }
+
+    /// The object.
+    #[must_use]
+    pub const fn id(&self) -> &'l ObjectId {
+        &self.log.id
+    }
+
+    /// The newest position, counting what this transaction has appended.
+    #[must_use]
+    pub const fn tail(&self) -> Position {
+        self.tail.position
+    }
+
+    /// The log's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.log.clock.now()
+    }
+
+    /// Appends an event of this object. Its time is `timestamp`, or the tail's if that is later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn append(&mut self, timestamp: Timestamp, body: Body) -> Result<Record> {
+        self.append_captured(timestamp, body, None)
+    }
+
+    pub(crate) fn append_captured(
+        &mut self,
+        timestamp: Timestamp,
+        body: Body,
+        from: Option<CaptureRow>,
+    ) -> Result<Record> {
+        let sequence = self.tail.position.sequence.next();
+        let timestamp = timestamp.max(self.tail.timestamp);
+        let record = Record {
+            sequence,
+            timestamp,
+            epoch: self.log.epoch,
+            origin: Arc::clone(&self.log.own),
+            origin_sequence: sequence,
+            origin_timestamp: timestamp,
+            body,
+        };
+        self.insert(&record, None, from)?;
+        Ok(record)
+    }
+
+    /// Appends a child's event. `record` is as the child sent it; `origin` is its origin as seen from here
+    /// ([`Origin::via`] the sender). Its append time is now, or the tail's if that is later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn append_forwarded(
+        &mut self,
+        record: &Record,
+        origin: &Arc<Origin>,
+        now: Timestamp,
+    ) -> Result<Record> {
+        let id = self.origin_id(origin)?;
+        let record = Record {
+            sequence: self.tail.position.sequence.next(),
+            timestamp: now.max(self.tail.timestamp),
+            epoch: self.log.epoch,
+            origin: Arc::clone(origin),
+            origin_sequence: record.origin_sequence,
+            origin_timestamp: record.origin_timestamp,
+            body: record.body.clone(),
+        };
+        self.insert(&record, Some(id), None)?;
+        Ok(record)
+    }
+
+    fn insert(&mut self, record: &Record, origin: Option<i64>, from: Option<CaptureRow>) -> Result<()> {
+        let digest = record.digest(self.tail.position.digest);
+        let kept = record.sequence.get().is_multiple_of(DIGEST_EVERY).then_some(digest.as_bytes());
+        self.conn().prepare_cached(APPEND)?.execute(params![
+            record.sequence.as_i64(),
+            record.timestamp.get(),
+            origin,
+            origin.map(|_| record.origin_sequence.as_i64()),
+            origin.map(|_| record.origin_timestamp.get()),
+            from.map(|row| row.seq),
+            from.map(|row| row.nonce),
+            kept,
+            record.body.as_str(),
+        ])?;
+        self.tail =
+            Tail { position: Position { sequence: record.sequence, digest }, timestamp: record.timestamp };
+        Ok(())
+    }
+
+    fn origin_id(&mut self, origin: &Arc<Origin>) -> Result<i64> {
+        if let Some(id) = self.log.origins.id(origin).or_else(|| self.new_origins.id(origin)) {
+            return Ok(id);
+        }
+        let route: Vec<&str> = origin.route().iter().map(ObjectId::as_str).collect();
+        let mut statement = self
+            .conn()
+            .prepare_cached("INSERT INTO _cdc_origin(source, epoch, route) VALUES (?1, ?2, ?3)")?;
+        let id = statement.insert(params![
+            origin.source().as_str(),
+            origin.epoch().to_string(),
+            route.join(" ")
+        ])?;
+        self.new_origins.insert(id, Arc::clone(origin));
+        Ok(id)
+    }
+
+    /// The last sequence of this origin that was taken, by any way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn origin_mark(&self, source: &ObjectId, epoch: Epoch) -> Result<Sequence> {
+        let mut statement = self
+            .conn()
+            .prepare_cached("SELECT sequence FROM _cdc_origin_mark WHERE source = ?1 AND epoch = ?2")?;
+        let mark: Option<i64> =
+            statement.query_row(params![source.as_str(), epoch.to_string()], |row| row.get(0)).optional()?;
+        Ok(mark.and_then(Sequence::checked).unwrap_or_default())
+    }
+
+    /// Moves an origin's mark.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn set_origin_mark(&mut self, source: &ObjectId, epoch: Epoch, mark: Sequence) -> Result<()> {
+        let mut statement = self.conn().prepare_cached(
+            "INSERT OR REPLACE INTO _cdc_origin_mark(source, epoch, sequence) VALUES (?1, ?2, ?3)",
+        )?;
+        statement.execute(params![source.as_str(), epoch.to_string(), mark.as_i64()])?;
+        Ok(())
+    }
+
+    /// Saves what is kept of a child's link.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn set_link(&mut self, child: &ObjectId, link: &Link) -> Result<()> {
+        let mut statement = self.conn().prepare_cached(
+            "INSERT OR REPLACE INTO _cdc_link(child, generation, epoch, sequence, digest, settled) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        let mark = link.mark.as_ref();
+        statement.execute(params![
+            child.as_str(),
+            link.generation.cast_signed(),
+            mark.map(|mark| mark.epoch.to_string()),
+            mark.map(|mark| mark.sequence.as_i64()),
+            mark.map(|mark| *mark.digest.as_bytes()),
+            link.settled.as_i64(),
+        ])?;
+        Ok(())
+    }
+
+    /// What is kept of a child's link.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn link(&self, child: &ObjectId) -> Result<Option<Link>> {
+        self.log.link(child)
+    }
+
+    /// Remembers that the child's position `position` lies at `sequence` of this log, until it is settled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn add_link_ack(&mut self, child: &ObjectId, position: Sequence, sequence: Sequence) -> Result<()> {
+        let mut statement = self.conn().prepare_cached(
+            "INSERT OR REPLACE INTO _cdc_link_ack(child, position, sequence) VALUES (?1, ?2, ?3)",
+        )?;
+        statement.execute(params![child.as_str(), position.as_i64(), sequence.as_i64()])?;
+        Ok(())
+    }
+
+    /// Forgets the remembered positions up to `position`, which are settled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn drop_link_acks(&mut self, child: &ObjectId, position: Sequence) -> Result<()> {
+        let mut statement =
+            self.conn().prepare_cached("DELETE FROM _cdc_link_ack WHERE child = ?1 AND position <= ?2")?;
+        statement.execute(params![child.as_str(), position.as_i64()])?;
+        Ok(())
+    }
+
+    /// A subscriber's saved cursor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn checkpoint(&self, subscriber: &str) -> Result<Option<Checkpoint>> {
+        self.log.checkpoint(subscriber)
+    }
+
+    /// Saves a subscriber's cursor. `createdAt` and, when `metadata` is `None`, the metadata are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CheckpointBackwards`] unless forced; [`Error::BeyondTail`].
+    pub fn save_checkpoint(
+        &mut self,
+        subscriber: &str,
+        cursor: Cursor,
+        metadata: Option<serde_json::Value>,
+        save: Save,
+    ) -> Result<Checkpoint> {
+        let tail = self.tail.position.sequence;
+        if cursor.sequence > tail {
+            return Err(Error::BeyondTail { after: cursor.sequence, tail });
+        }
+        let now = self.now();
+        let old = self.checkpoint(subscriber)?;
+        if let Some(old) = &old
+            && save == Save::Advance
+            && cursor.sequence < old.cursor.sequence
+        {
+            let (at, to) = (old.cursor.sequence, cursor.sequence);
+            return Err(Error::CheckpointBackwards { subscriber: subscriber.to_owned(), at, to });
+        }
+        let forced = u64::from(save == Save::Force && old.is_some());
+        let checkpoint = Checkpoint {
+            subscriber_id: subscriber.to_owned(),
+            cursor: Cursor { epoch: Some(cursor.epoch.unwrap_or(self.log.epoch)), ..cursor },
+            created_at: old.as_ref().map_or(now, |old| old.created_at),
+            updated_at: now,
+            revision: old.as_ref().map_or(0, |old| old.revision) + forced,
+            metadata: metadata.or_else(|| old.and_then(|old| old.metadata)),
+        };
+        self.conn()
+            .prepare_cached(
+                "INSERT OR REPLACE INTO _cdc_checkpoint(subscriber, sequence, timestamp, epoch, created_at, updated_at, metadata, revision) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                subscriber,
+                checkpoint.cursor.sequence.as_i64(),
+                checkpoint.cursor.timestamp.get(),
+                checkpoint.cursor.epoch.map(|epoch| epoch.to_string()),
+                checkpoint.created_at.get(),
+                checkpoint.updated_at.get(),
+                checkpoint.metadata.as_ref().map(ToString::to_string),
+                checkpoint.revision.cast_signed(),
+            ])?;
+        Ok(checkpoint)
+    }
+
+    /// Forgets a subscriber. Gives whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn remove_checkpoint(&mut self, subscriber: &str) -> Result<bool> {
+        let mut statement =
+            self.conn().prepare_cached("DELETE FROM _cdc_checkpoint WHERE subscriber = ?1")?;
+        Ok(statement.execute([subscriber])? > 0)
+    }
+
+    /// A stage's state under `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn stage_state(&self, stage: &str, key: &str) -> Result<Option<String>> {
+        let mut statement =
+            self.conn().prepare_cached("SELECT value FROM _cdc_stage WHERE stage = ?1 AND key = ?2")?;
+        Ok(statement.query_row([stage, key], |row| row.get(0)).optional()?)
+    }
+
+    /// Sets a stage's state under `key`; `None` removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn set_stage_state(&mut self, stage: &str, key: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            None => self
+                .conn()
+                .prepare_cached("DELETE FROM _cdc_stage WHERE stage = ?1 AND key = ?2")?
+                .execute([stage, key])?,
+            Some(value) => self
+                .conn()
+                .prepare_cached("INSERT OR REPLACE INTO _cdc_stage(stage, key, value) VALUES (?1, ?2, ?3)")?
+                .execute([stage, key, value])?,
+        };
+        Ok(())
+    }
+
+    /// Records that a stage keeps the record at `sequence` from going on, and why (`filtered` or `absorbed`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn set_verdict(&mut self, sequence: Sequence, verdict: &str) -> Result<()> {
+        let mut statement = self
+            .conn()
+            .prepare_cached("INSERT OR REPLACE INTO _cdc_verdict(sequence, verdict) VALUES (?1, ?2)")?;
+        statement.execute(params![sequence.as_i64(), verdict])?;
+        Ok(())
+    }
+
+    /// Adds to a counter that survives restarts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn count(&mut self, name: &str, by: u64) -> Result<()> {
+        let mut statement = self.conn().prepare_cached(
+            "INSERT INTO _cdc_counter(name, value) VALUES (?1, ?2) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value",
+        )?;
+        statement.execute(params![name, by.cast_signed()])?;
+        Ok(())
+    }
+}
+
+impl Log {
+    /// What is kept of a child's link.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn link(&self, child: &ObjectId) -> Result<Option<Link>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT generation, epoch, sequence, digest, settled FROM _cdc_link WHERE child = ?1",
+        )?;
+        let mut rows = statement.query([child.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let mark = match (
+            row.get::<_, Option<String>>(1)?,
+            row.get::<_, Option<i64>>(2)?,
+            row.get::<_, Option<[u8; 16]>>(3)?,
+        ) {
+            (Some(epoch), Some(sequence), Some(digest)) => Some(Mark {
+                epoch: epoch.parse()?,
+                sequence: Sequence::checked(sequence).unwrap_or_default(),
+                digest: Digest::from_bytes(digest),
+            }),
+            _ => None,
+        };
+        let settled = Sequence::checked(row.get(4)?).unwrap_or_default();
+        Ok(Some(Link { generation: row.get::<_, i64>(0)?.cast_unsigned(), mark, settled }))
+    }
+
+    /// The children that ever linked to this object.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn children(&self) -> Result<Vec<ObjectId>> {
+        let mut statement = self.conn.prepare_cached("SELECT child FROM _cdc_link ORDER BY child")?;
+        let children = statement.query_map([], |row| row.get::<_, String>(0))?;
+        children.map(|child| Ok(child?.parse()?)).collect()
+    }
+
+    /// The child's newest remembered position that lies at or below `sequence` of this log.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn link_ack(&self, child: &ObjectId, sequence: Sequence) -> Result<Option<Sequence>> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT max(position) FROM _cdc_link_ack WHERE child = ?1 AND sequence <= ?2")?;
+        let position: Option<i64> =
+            statement.query_row(params![child.as_str(), sequence.as_i64()], |row| row.get(0))?;
+        Ok(position.and_then(Sequence::checked))
+    }
+
+    /// A subscriber's saved cursor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn checkpoint(&self, subscriber: &str) -> Result<Option<Checkpoint>> {
+        Ok(self.checkpoints()?.into_iter().find(|checkpoint| checkpoint.subscriber_id == subscriber))
+    }
+
+    /// All saved cursors, by subscriber.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT subscriber, sequence, timestamp, epoch, created_at, updated_at, metadata, revision FROM _cdc_checkpoint ORDER BY subscriber",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut checkpoints = Vec::new();
+        while let Some(row) = rows.next()? {
+            let epoch: Option<String> = row.get(3)?;
+            let metadata: Option<String> = row.get(6)?;
+            checkpoints.push(Checkpoint {
+                subscriber_id: row.get(0)?,
+                cursor: Cursor {
+                    sequence: Sequence::checked(row.get(1)?).unwrap_or_default(),
+                    timestamp: Timestamp::new(row.get(2)?),
+                    epoch: epoch.as_deref().map(str::parse).transpose()?,
+                },
+                created_at: Timestamp::new(row.get(4)?),
+                updated_at: Timestamp::new(row.get(5)?),
+                metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
+                revision: row.get::<_, i64>(7)?.cast_unsigned(),
+            });
+        }
+        Ok(checkpoints)
+    }
+
+    /// The verdicts of stages in `(after, through]`: sequence and `filtered` or `absorbed`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn verdicts(&self, after: Sequence, through: Sequence) -> Result<BTreeMap<Sequence, String>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT sequence, verdict FROM _cdc_verdict WHERE sequence > ?1 AND sequence <= ?2",
+        )?;
+        let mut rows = statement.query([after.as_i64(), through.as_i64()])?;
+        let mut verdicts = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            verdicts.insert(Sequence::checked(row.get(0)?).unwrap_or_default(), row.get(1)?);
+        }
+        Ok(verdicts)
+    }
+
+    /// A counter that survives restarts; 0 when it was never counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let mut statement = self.conn.prepare_cached("SELECT value FROM _cdc_counter WHERE name = ?1")?;
+        let value: Option<i64> = statement.query_row([name], |row| row.get(0)).optional()?;
+        Ok(value.unwrap_or_default().cast_unsigned())
+    }
+}

@@ -1,0 +1,152 @@
+//! Recounts what a log promises, from its rows.
+
+use std::collections::BTreeMap;
+
+use cdc_model::{Digest, Fold, ObjectId, Sequence, Timestamp};
+use rusqlite::Connection;
+
+use crate::log::{DIGEST_EVERY, Limit};
+use crate::{Error, Log, Result, capture, reconcile};
+
+/// What a verified log holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Records.
+    pub records: u64,
+    /// Of these, the object's own.
+    pub own: u64,
+    /// Events whose `before` is not what the history before them says, with the first of them.
+    pub broken_chains: u64,
+    /// The first broken chain: where, and which document.
+    pub first_broken: Option<(Sequence, String)>,
+    /// Documents that the log adds up to.
+    pub documents: u64,
+}
+
+/// A live row that is not what the history says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowDifference {
+    /// The table.
+    pub collection: String,
+    /// The row.
+    pub document_id: String,
+    /// Its JSON in the table; `None` when it is not there.
+    pub live: Option<String>,
+    /// Its JSON in the fold; `None` when it is not there.
+    pub folded: Option<String>,
+}
+
+impl Log {
+    /// Reads the whole log and checks that sequences are dense, times never decrease, every origin's sequences
+    /// strictly increase, stored digests follow from the rows, and each event continues its document's history.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] at the first row that contradicts the log.
+    pub fn verify(&self) -> Result<(Verified, Fold)> {
+        let mut verifier =
+            Verifier { done: Verified::default(), fold: Fold::new(), origins: BTreeMap::new() };
+        let mut after = Sequence::new(self.floor()?.get().saturating_sub(1));
+        let mut digest = self.position_at(after)?.digest;
+        let mut last = Timestamp::new(i64::MIN);
+        while after < self.tail().sequence {
+            for record in self.read(after, Limit::default())? {
+                if record.timestamp < last {
+                    return Err(self.corrupt(record.sequence, "its time is before that of the row before it"));
+                }
+                last = record.timestamp;
+                digest = record.digest(digest);
+                self.check_digest(record.sequence, digest)?;
+                verifier.take(self, &record)?;
+                after = record.sequence;
+            }
+        }
+        verifier.done.documents = u64::try_from(verifier.fold.len()).unwrap_or(u64::MAX);
+        Ok((verifier.done, verifier.fold))
+    }
+
+    fn check_digest(&self, at: Sequence, digest: Digest) -> Result<()> {
+        if !at.get().is_multiple_of(DIGEST_EVERY) {
+            return Ok(());
+        }
+        let mut statement = self.conn.prepare_cached("SELECT digest FROM _cdc_log WHERE sequence = ?1")?;
+        let stored: [u8; 16] = statement.query_row([at.as_i64()], |row| row.get(0))?;
+        if Digest::from_bytes(stored) == digest {
+            Ok(())
+        } else {
+            Err(self.corrupt(at, "its digest does not follow from the rows"))
+        }
+    }
+
+    /// Compares live tables in the log's own file with a fold of the object's history.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn compare_rows(&self, fold: &Fold) -> Result<Option<RowDifference>> {
+        compare_rows(&self.conn, self.id(), fold)
+    }
+}
+
+struct Verifier {
+    done: Verified,
+    fold: Fold,
+    origins: BTreeMap<String, Sequence>,
+}
+
+impl Verifier {
+    fn take(&mut self, log: &Log, record: &cdc_model::Record) -> Result<(), Error> {
+        let origin = format!("{} {}", record.origin.source(), record.origin.epoch());
+        let newest = self.origins.entry(origin).or_default();
+        if record.origin_sequence <= *newest {
+            return Err(log.corrupt(record.sequence, "its origin's sequence does not increase"));
+        }
+        *newest = record.origin_sequence;
+        if let Some(_broken) = self.fold.apply(record)? {
+            self.done.broken_chains += 1;
+            if let (None, Some(change)) = (&self.done.first_broken, record.body.change()?) {
+                let document = format!("{}/{}", change.collection, change.document_id);
+                self.done.first_broken = Some((record.sequence, document));
+            }
+        }
+        self.done.records += 1;
+        self.done.own += u64::from(record.is_own());
+        Ok(())
+    }
+}
+
+pub(crate) fn compare_rows(user: &Connection, id: &ObjectId, fold: &Fold) -> Result<Option<RowDifference>> {
+    user.execute_batch("BEGIN")?;
+    let difference = first_difference(user, id, fold);
+    user.execute_batch("ROLLBACK")?;
+    difference
+}
+
+fn first_difference(user: &Connection, id: &ObjectId, fold: &Fold) -> Result<Option<RowDifference>> {
+    for table in capture::current(user)?.into_values() {
+        let collection = table.shape.table.clone();
+        let mut live = BTreeMap::new();
+        reconcile::live_rows(user, &table, |document_id, json| {
+            live.insert(document_id, json);
+            Ok(())
+        })?;
+        let difference = |document_id: &str, live: Option<&String>, folded: Option<&str>| RowDifference {
+            collection: collection.clone(),
+            document_id: document_id.to_owned(),
+            live: live.cloned(),
+            folded: folded.map(str::to_owned),
+        };
+        for (document_id, json) in &live {
+            let folded = fold.get(id, &collection, document_id).map(|document| document.json.as_str());
+            if folded != Some(json) {
+                return Ok(Some(difference(document_id, Some(json), folded)));
+            }
+        }
+        for (document_id, document) in fold.collection(id, &collection) {
+            if !live.contains_key(document_id) {
+                return Ok(Some(difference(document_id, None, Some(&document.json))));
+            }
+        }
+    }
+    Ok(None)
+}
