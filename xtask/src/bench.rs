@@ -18,14 +18,6 @@ pub(crate) struct Options {
 /// It prints one line per measurement, `name value unit baseline ratio bound ok|short`.
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
     repository::make_folder(&repository.target.join("bench"))?;
-    let report = [
-        "run",
-        "--release",
-        "--package",
-        "benches",
-        "--bin",
-        "report",
-        "--",
-    ];
+    let report = ["run", "--release", "--package", "benches", "--bin", "report", "--"];
     repository::code(repository.cargo(report).args(&options.arguments))
 }

@@ -58,34 +58,17 @@ struct Ran {
 
 /// Runs the chosen steps, all of them even when one fails, and prints the summary.
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
-    let chosen: Vec<Step> = Step::value_variants()
-        .iter()
-        .copied()
-        .filter(|step| options.wants(*step))
-        .collect();
+    let chosen: Vec<Step> =
+        Step::value_variants().iter().copied().filter(|step| options.wants(*step)).collect();
     if chosen.is_empty() {
-        return Err(Error::Request {
-            what: "--only and --skip leave no step".to_owned(),
-        });
+        return Err(Error::Request { what: "--only and --skip leave no step".to_owned() });
     }
-    let ran: Vec<Ran> = chosen
-        .into_iter()
-        .map(|step| run_step(repository, step))
-        .collect();
+    let ran: Vec<Ran> = chosen.into_iter().map(|step| run_step(repository, step)).collect();
     println!("\n== summary");
     for Ran { step, took, passed } in &ran {
-        println!(
-            "{:<8} {:>5} min  {}",
-            name(*step),
-            minutes(*took),
-            if *passed { "ok" } else { "FAILED" }
-        );
+        println!("{:<8} {:>5} min  {}", name(*step), minutes(*took), if *passed { "ok" } else { "FAILED" });
     }
-    println!(
-        "{:<8} {:>5} min",
-        "total",
-        minutes(ran.iter().map(|ran| ran.took).sum())
-    );
+    println!("{:<8} {:>5} min", "total", minutes(ran.iter().map(|ran| ran.took).sum()));
     Ok(u8::from(ran.iter().any(|ran| !ran.passed)))
 }
 
@@ -100,12 +83,7 @@ fn run_step(repository: &Repository, step: Step) -> Ran {
         }
     };
     let took = began.elapsed();
-    println!(
-        "== {}: {} in {} min",
-        name(step),
-        if passed { "ok" } else { "FAILED" },
-        minutes(took)
-    );
+    println!("== {}: {} in {} min", name(step), if passed { "ok" } else { "FAILED" }, minutes(took));
     Ran { step, took, passed }
 }
 
@@ -127,13 +105,7 @@ fn carry_out(repository: &Repository, step: Step) -> Result<u8, Error> {
         }
         Step::Demo => demo(repository),
         Step::Interop => interop::run(repository, &interop::Options::everything()),
-        Step::Fuzz => fuzz::run(
-            repository,
-            &fuzz::Options {
-                seconds: FUZZ_SECONDS,
-                target: None,
-            },
-        ),
+        Step::Fuzz => fuzz::run(repository, &fuzz::Options { seconds: FUZZ_SECONDS, target: None }),
     }
 }
 
@@ -159,9 +131,7 @@ fn shell(repository: &Repository, commands: &[String]) -> Command {
 }
 
 fn name(step: Step) -> String {
-    step.to_possible_value()
-        .map(|value| value.get_name().to_owned())
-        .unwrap_or_default()
+    step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn minutes(took: Duration) -> String {
@@ -175,15 +145,8 @@ mod tests {
     #[test]
     fn only_and_skip_choose_steps_in_their_order() {
         let chosen = |only: &[Step], skip: &[Step]| -> Vec<Step> {
-            let options = Options {
-                only: only.to_vec(),
-                skip: skip.to_vec(),
-            };
-            Step::value_variants()
-                .iter()
-                .copied()
-                .filter(|step| options.wants(*step))
-                .collect()
+            let options = Options { only: only.to_vec(), skip: skip.to_vec() };
+            Step::value_variants().iter().copied().filter(|step| options.wants(*step)).collect()
         };
         assert_eq!(chosen(&[], &[]), Step::value_variants());
         assert_eq!(chosen(&[Step::Doc, Step::Fmt], &[]), [Step::Fmt, Step::Doc]);

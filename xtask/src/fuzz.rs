@@ -1,6 +1,7 @@
 //! The fuzz targets of `fuzz/`, each for a given time.
 
 use std::path::Path;
+use std::process::Command;
 
 use clap::Args;
 
@@ -23,10 +24,8 @@ pub(crate) struct Options {
 /// Runs the targets one after the other and stops at the first that fails.
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
     let all = targets(&repository.read(MANIFEST)?)?;
-    let chosen: Vec<&String> = all
-        .iter()
-        .filter(|name| options.target.as_ref().is_none_or(|only| only == *name))
-        .collect();
+    let chosen: Vec<&String> =
+        all.iter().filter(|name| options.target.as_ref().is_none_or(|only| only == *name)).collect();
     if chosen.is_empty() {
         return Err(Error::Request {
             what: format!("there is no such fuzz target; there are: {}", all.join(", ")),
@@ -45,22 +44,11 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Erro
 }
 
 fn targets(manifest: &str) -> Result<Vec<String>, Error> {
-    let wrong = |what: String| Error::Content {
-        path: MANIFEST.to_owned(),
-        what,
-    };
-    let manifest: toml::Table = manifest
-        .parse()
-        .map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-    let bins = manifest
-        .get("bin")
-        .and_then(toml::Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let names = bins
-        .iter()
-        .filter_map(|bin| bin.get("name")?.as_str())
-        .map(str::to_owned);
+    let wrong = |what: String| Error::Content { path: MANIFEST.to_owned(), what };
+    let manifest: toml::Table =
+        manifest.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    let bins = manifest.get("bin").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let names = bins.iter().filter_map(|bin| bin.get("name")?.as_str()).map(str::to_owned);
     let names: Vec<String> = names.collect();
     if names.is_empty() {
         Err(wrong("name at least one target in a [[bin]] table".to_owned()))
@@ -76,9 +64,7 @@ fn install(repository: &Repository) -> Result<(), Error> {
     println!("fuzz: cargo-fuzz is missing; installing it");
     // Its build is none of the workspace's: it stays out of the target directory that the caller chose.
     repository::succeed(
-        repository
-            .cargo(["install", "cargo-fuzz", "--locked"])
-            .env_remove("CARGO_TARGET_DIR"),
+        repository.cargo(["install", "cargo-fuzz", "--locked"]).env_remove("CARGO_TARGET_DIR"),
     )
 }
 
@@ -89,12 +75,23 @@ fn run_target(repository: &Repository, target: &str, seconds: u32) -> Result<u8,
     let seeds = Path::new("fuzz/corpus").join(target);
     repository::make_folder(&found)?;
     repository::make_folder(&repository.root.join(&seeds))?;
-    let mut fuzz = repository.cargo(["fuzz", "run", "--fuzz-dir", "fuzz", "--target-dir"]);
-    fuzz.arg(&build).arg(target).arg(&found).arg(&seeds).arg("--");
-    fuzz.arg(format!("-max_total_time={seconds}"))
-        .arg("-print_final_stats=1");
-    // The sanitizer flags are unstable; this lets the pinned compiler take them.
-    repository::code(fuzz.env("RUSTC_BOOTSTRAP", "1"))
+    // Built apart, so that a target that does not compile is not taken for one that found something.
+    repository::succeed(cargo_fuzz(repository, "build", &build).arg(target))?;
+    let mut fuzz = cargo_fuzz(repository, "run", &build);
+    fuzz.arg(target).arg(&found).arg(&seeds).arg("--");
+    let dictionary = format!("fuzz/dictionaries/{target}.dict");
+    if repository.root.join(&dictionary).is_file() {
+        fuzz.arg(format!("-dict={dictionary}"));
+    }
+    fuzz.arg(format!("-max_total_time={seconds}")).args(["-print_final_stats=1", "-verbosity=0"]);
+    repository::code(&mut fuzz)
+}
+
+/// The sanitizer flags are unstable; the variable lets the pinned compiler take them.
+fn cargo_fuzz(repository: &Repository, verb: &str, build: &Path) -> Command {
+    let mut command = repository.cargo(["fuzz", verb, "--fuzz-dir", "fuzz", "--target-dir"]);
+    command.arg(build).env("RUSTC_BOOTSTRAP", "1");
+    command
 }
 
 #[cfg(test)]

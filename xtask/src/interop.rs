@@ -18,8 +18,8 @@ pub(crate) struct Options {
     /// Only these readers.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Check the comparison itself, over a table that PyIceberg writes: each reader must agree with it, and
-    /// each planted difference must be found. Needs no `cdc` binary.
+    /// Only check the comparison itself, over a table that PyIceberg writes: each reader must agree with it,
+    /// and each planted difference must be found. Needs no `cdc` binary; a full run begins with it.
     #[arg(long)]
     self_test: bool,
 }
@@ -27,10 +27,7 @@ pub(crate) struct Options {
 impl Options {
     /// What continuous integration runs.
     pub(crate) const fn everything() -> Self {
-        Self {
-            only: Vec::new(),
-            self_test: false,
-        }
+        Self { only: Vec::new(), self_test: false }
     }
 }
 
@@ -38,22 +35,34 @@ impl Options {
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
     let home = repository.target.join("interop");
     let python = readers(repository, &home)?;
-    let work = home.join("work");
-    repository::empty_folder(&work)?;
-    let mut compare = repository.command(python);
-    compare
-        .arg(Path::new(SCRIPTS).join("run.py"))
-        .arg("--work")
-        .arg(&work);
-    if options.self_test {
-        compare.arg("--self-test");
-    } else {
-        compare.arg("--cdc").arg(binary(repository)?);
+    let code = compare(repository, &python, &home.join("self-test"), options, None)?;
+    if code != 0 || options.self_test {
+        return Ok(code);
     }
+    let binary = binary(repository)?;
+    compare(repository, &python, &home.join("work"), options, Some(&binary))
+}
+
+/// Compares over a project that `binary` makes; without one, checks the comparison itself.
+fn compare(
+    repository: &Repository,
+    python: &Path,
+    work: &Path,
+    options: &Options,
+    binary: Option<&Path>,
+) -> Result<u8, Error> {
+    repository::empty_folder(work)?;
+    let mut compare = repository.command(python);
+    compare.arg(Path::new(SCRIPTS).join("run.py")).arg("--work").arg(work);
+    match binary {
+        Some(binary) => compare.arg("--cdc").arg(binary),
+        None => compare.arg("--self-test"),
+    };
     if !options.only.is_empty() {
         compare.arg("--only").arg(options.only.join(","));
     }
-    repository::code(&mut compare)
+    // Python would leave its byte code beside the scripts.
+    repository::code(compare.env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
 /// The interpreter of an environment that holds exactly the pinned readers.
@@ -66,26 +75,12 @@ fn readers(repository: &Repository, home: &Path) -> Result<PathBuf, Error> {
         return Ok(python);
     }
     repository::empty_folder(&environment)?;
-    repository::succeed(
-        repository
-            .command("python3")
-            .args(["-m", "venv"])
-            .arg(&environment),
-    )?;
-    let pip = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-    ];
+    repository::succeed(repository.command("python3").args(["-m", "venv"]).arg(&environment))?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
     let pinned = Path::new(SCRIPTS).join("requirements.txt");
     repository::succeed(repository.command(&python).args(pip).arg(pinned))?;
-    std::fs::write(&installed, requirements).map_err(|source| Error::File {
-        path: installed.clone(),
-        source,
-    })?;
+    std::fs::write(&installed, requirements)
+        .map_err(|source| Error::File { path: installed.clone(), source })?;
     Ok(python)
 }
 

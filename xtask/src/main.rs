@@ -3,15 +3,8 @@
 //! Nothing here ships. The tasks check the house rules, run what continuous integration runs, and start the
 //! fuzzers, benchmarks and independent readers. This crate depends on no other crate of the workspace, so that
 //! it builds while they do not.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a task talks to the person who started it"
-)]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a task measures its own wall time; no Env exists here"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who started it")]
+#![expect(clippy::disallowed_methods, reason = "a task measures its own wall time; no Env exists here")]
 
 mod bench;
 mod ci;

@@ -17,21 +17,12 @@ pub(crate) fn command(text: &str, marker: &str) -> Result<Vec<String>, Error> {
     let mut lines = text.lines().skip_while(|line| line.trim() != comment).skip(1);
     let fence = lines.by_ref().find(|line| !line.trim().is_empty());
     let Some(language) = fence.and_then(|line| line.trim().strip_prefix("```")) else {
-        return Err(missing(format!(
-            "put `{comment}` on a line of its own above the fenced command"
-        )));
+        return Err(missing(format!("put `{comment}` on a line of its own above the fenced command")));
     };
     let block = lines.take_while(|line| line.trim() != "```");
     let commands: Vec<String> = match language {
-        "console" => block
-            .filter_map(|line| line.trim().strip_prefix("$ "))
-            .map(str::to_owned)
-            .collect(),
-        _ => block
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect(),
+        "console" => block.filter_map(|line| line.trim().strip_prefix("$ ")).map(str::to_owned).collect(),
+        _ => block.map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect(),
     };
     if commands.is_empty() {
         return Err(missing(format!("the block under `{comment}` shows no command")));
@@ -60,10 +51,7 @@ pub(crate) fn in_folder(commands: &[String], folder: &str) -> Vec<String> {
 }
 
 fn missing(what: String) -> Error {
-    Error::Content {
-        path: README.to_owned(),
-        what,
-    }
+    Error::Content { path: README.to_owned(), what }
 }
 
 #[cfg(test)]
@@ -82,9 +70,7 @@ mod tests {
     #[test]
     fn a_missing_marker_block_or_command_is_an_error_that_names_the_marker() {
         for marker in ["three", "four", "five"] {
-            let error = command(TEXT, marker)
-                .expect_err("there is no command")
-                .to_string();
+            let error = command(TEXT, marker).expect_err("there is no command").to_string();
             assert!(error.contains(&format!("<!-- {marker} -->")), "{error}");
         }
     }

@@ -23,16 +23,10 @@ impl Repository {
         let answer: serde_json::Value =
             serde_json::from_str(&printed).map_err(|error| unexpected(&metadata, error.to_string()))?;
         let folder = |member: &str| {
-            let path = answer
-                .get(member)
-                .and_then(serde_json::Value::as_str)
-                .map(PathBuf::from);
+            let path = answer.get(member).and_then(serde_json::Value::as_str).map(PathBuf::from);
             path.ok_or_else(|| unexpected(&metadata, format!("no `{member}`")))
         };
-        Ok(Self {
-            root: folder("workspace_root")?,
-            target: folder("target_directory")?,
-        })
+        Ok(Self { root: folder("workspace_root")?, target: folder("target_directory")? })
     }
 
     /// A program that will run in the root folder.
@@ -67,10 +61,7 @@ pub(crate) fn code(command: &mut Command) -> Result<u8, Error> {
 pub(crate) fn succeed(command: &mut Command) -> Result<(), Error> {
     match code(command)? {
         0 => Ok(()),
-        code => Err(Error::Failed {
-            command: line(command),
-            code,
-        }),
+        code => Err(Error::Failed { command: line(command), code }),
     }
 }
 
@@ -79,10 +70,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     let output = command.stderr(std::process::Stdio::inherit()).output();
     let output = output.map_err(|source| start(command, source))?;
     if !output.status.success() {
-        return Err(Error::Failed {
-            command: line(command),
-            code: exit_code(output.status),
-        });
+        return Err(Error::Failed { command: line(command), code: exit_code(output.status) });
     }
     String::from_utf8(output.stdout).map_err(|error| unexpected(command, error.to_string()))
 }
@@ -94,29 +82,22 @@ pub(crate) fn works(command: &mut Command) -> bool {
 
 /// Makes a folder and every folder above it.
 pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::create_dir_all(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
 /// Makes a folder that is empty, whatever it held before.
 pub(crate) fn empty_folder(path: &Path) -> Result<(), Error> {
     match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::File {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::File { path: path.to_owned(), source })
+        }
         Ok(()) | Err(_) => make_folder(path),
     }
 }
 
 fn line(command: &Command) -> String {
     let parts = std::iter::once(command.get_program()).chain(command.get_args());
-    parts
-        .map(|part| quoted(&part.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    parts.map(|part| quoted(&part.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 /// As a shell would want it, for people who copy the line.
@@ -129,22 +110,13 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 fn start(command: &Command, source: std::io::Error) -> Error {
-    Error::Start {
-        program: command.get_program().to_string_lossy().into_owned(),
-        source,
-    }
+    Error::Start { program: command.get_program().to_string_lossy().into_owned(), source }
 }
 
 fn unexpected(command: &Command, what: String) -> Error {
-    Error::Answer {
-        command: line(command),
-        what,
-    }
+    Error::Answer { command: line(command), what }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {
-    status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(1)
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -38,7 +38,9 @@ pub enum Error {
         reason: &'static str,
     },
     /// The warehouse cannot be written.
-    #[error("the warehouse cannot be written at {path}; make it writable for this user or choose another warehouse")]
+    #[error(
+        "the warehouse cannot be written at {path}; make it writable for this user or choose another warehouse"
+    )]
     Unwritable {
         /// The path or address.
         path: String,
@@ -82,7 +84,9 @@ pub enum Error {
         source: Cause,
     },
     /// Table property and snapshot name different marks: someone else's commit moved one of them.
-    #[error("{location}: the table property says {property:?}, the snapshot {snapshot:?}; restore the older metadata")]
+    #[error(
+        "{location}: the table property says {property:?}, the snapshot {snapshot:?}; restore the older metadata"
+    )]
     MarkConflict {
         /// The address of the metadata.
         location: String,
@@ -117,7 +121,7 @@ pub enum Error {
         /// The metadata version that was written.
         version: u64,
         /// The last failure.
-        source: Box<Error>,
+        source: Box<Self>,
     },
     /// Others committed first each time.
     #[error("{location}: lost {attempts} races for a commit that did not move the watermark")]
@@ -161,7 +165,7 @@ pub enum Error {
         /// What was tried.
         operation: &'static str,
         /// Its own error.
-        source: iceberg::Error,
+        source: Box<iceberg::Error>,
     },
 }
 
@@ -173,6 +177,8 @@ pub enum Remedy {
     Retry,
     /// Another writer is ahead: take the new watermark and cut the batch after it.
     Recut,
+    /// Stop sending: the two logs differ, or an operator must decide.
+    Fenced,
     /// Change what was asked for: the location, its permissions or the batch.
     FixRequest,
     /// The stored table is damaged: restore it.
@@ -186,8 +192,18 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Storage { retryable: true, .. } | Self::Unclear { .. } | Self::Contended { .. } => Remedy::Retry,
-            Self::Refused { .. } => Remedy::Recut,
+            Self::Storage { retryable: true, .. } | Self::Unclear { .. } | Self::Contended { .. } => {
+                Remedy::Retry
+            }
+            Self::Refused {
+                source: cdc_model::Refusal::NotAtMark { .. },
+                ..
+            } => Remedy::Recut,
+            Self::Refused {
+                source: cdc_model::Refusal::Malformed { .. },
+                ..
+            } => Remedy::FixRequest,
+            Self::Refused { .. } => Remedy::Fenced,
             Self::UnsupportedLocation { .. }
             | Self::NotFound { .. }
             | Self::NotATable { .. }
@@ -204,21 +220,62 @@ impl Error {
         }
     }
 
-    pub(crate) fn storage(operation: &'static str, location: impl Into<String>, source: object_store::Error) -> Self {
+    pub(crate) fn storage(
+        operation: &'static str,
+        location: impl Into<String>,
+        source: object_store::Error,
+    ) -> Self {
         let location = location.into();
+        if matches!(source, object_store::Error::NotFound { .. }) {
+            return Self::NotFound { location };
+        }
         match io_kind(&source) {
             Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory)
                 if operation == "write" =>
             {
-                Self::Unwritable { path: location, source: source.into() }
+                Self::Unwritable {
+                    path: location,
+                    source: source.into(),
+                }
             }
-            kind => Self::Storage { operation, location, retryable: is_retryable(&source, kind), source },
+            kind => Self::Storage {
+                operation,
+                location,
+                retryable: is_retryable(&source, kind),
+                source,
+            },
         }
     }
 
     pub(crate) fn corrupt(file: &str, expected: &'static str) -> impl FnOnce(Cause) -> Self {
         let file = file.to_owned();
-        move |source| Self::Corrupt { file, expected, source }
+        move |source| Self::Corrupt {
+            file,
+            expected,
+            source,
+        }
+    }
+
+    /// The same for the whole warehouse when it is one file of it that cannot be written.
+    pub(crate) fn at(self, warehouse: &str) -> Self {
+        if let Self::Unwritable { source, .. } = self {
+            return Self::Unwritable {
+                path: warehouse.to_owned(),
+                source,
+            };
+        }
+        self
+    }
+
+    /// This error of reading a file of the table: what is missing or does not parse is damage, a failing store is not.
+    pub(crate) fn of_file(self, file: &str, expected: &'static str) -> Self {
+        if let Self::Table { source, .. } = self {
+            return Self::corrupt(file, expected)(source);
+        }
+        if matches!(self, Self::NotFound { .. }) {
+            return Self::corrupt(file, expected)("it is missing".into());
+        }
+        self
     }
 
     pub(crate) fn table(operation: &'static str) -> impl FnOnce(iceberg::Error) -> Self {
@@ -234,11 +291,14 @@ impl Error {
             }
             cause = error.source();
         }
-        Self::Table { operation, source }
+        Self::Table {
+            operation,
+            source: Box::new(source),
+        }
     }
 }
 
-fn io_kind(error: &object_store::Error) -> Option<ErrorKind> {
+pub(crate) fn io_kind(error: &object_store::Error) -> Option<ErrorKind> {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
@@ -250,7 +310,10 @@ fn io_kind(error: &object_store::Error) -> Option<ErrorKind> {
 }
 
 fn is_retryable(error: &object_store::Error, kind: Option<ErrorKind>) -> bool {
-    let transport = matches!(error, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. });
+    let transport = matches!(
+        error,
+        object_store::Error::Generic { .. } | object_store::Error::JoinError { .. }
+    );
     let fixed = matches!(
         kind,
         Some(
@@ -264,7 +327,7 @@ fn is_retryable(error: &object_store::Error, kind: Option<ErrorKind>) -> bool {
     transport && !fixed
 }
 
-/// Carries an [`Error`] through a library whose errors want `std::error::Error + Clone`-free sources.
+/// Carries an [`Error`] through the table library, which wraps it in its own, and out again whole.
 #[derive(Debug, thiserror::Error)]
 #[error("the warehouse's store failed")]
 pub(crate) struct Carried(std::sync::Mutex<Option<Box<Error>>>);

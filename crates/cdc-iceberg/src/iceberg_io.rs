@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use iceberg::io::{
-    FileIO, FileIOBuilder, FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage as IcebergStorage,
-    StorageConfig, StorageFactory,
+    FileIO, FileIOBuilder, FileMetadata, FileRead, FileWrite, InputFile, OutputFile,
+    Storage as IcebergStorage, StorageConfig, StorageFactory,
 };
 use iceberg::{Error as IcebergError, ErrorKind};
 use object_store::PutPayload;
@@ -21,13 +21,17 @@ use crate::{Error, Storage};
 
 impl Storage {
     pub(crate) fn file_io(&self) -> FileIO {
-        FileIOBuilder::new(Arc::new(Factory(self.clone()))).build()
+        FileIOBuilder::new(Arc::new(Factory(Bridge(self.clone())))).build()
     }
 
     pub(crate) fn output(&self, location: &str) -> OutputFile {
-        OutputFile::new(Arc::new(self.clone()), location.to_owned())
+        OutputFile::new(Arc::new(Bridge(self.clone())), location.to_owned())
     }
 }
+
+/// Our storage as the table library sees it.
+#[derive(Clone, Debug)]
+struct Bridge(Storage);
 
 fn carry(error: Error) -> IcebergError {
     let retryable = matches!(error, Error::Storage { retryable: true, .. });
@@ -37,24 +41,26 @@ fn carry(error: Error) -> IcebergError {
 }
 
 fn missing(location: &str) -> IcebergError {
-    carry(Error::NotFound { location: location.to_owned() })
+    carry(Error::NotFound {
+        location: location.to_owned(),
+    })
 }
 
 /// A live store is not data: the traits ask for serde, and this says no.
-impl Serialize for Storage {
+impl Serialize for Bridge {
     fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("an open store cannot be serialised"))
     }
 }
 
-impl<'de> Deserialize<'de> for Storage {
+impl<'de> Deserialize<'de> for Bridge {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
         Err(serde::de::Error::custom("an open store cannot be deserialised"))
     }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Factory(Storage);
+struct Factory(Bridge);
 
 #[typetag::serde(name = "CdcStorageFactory")]
 impl StorageFactory for Factory {
@@ -65,43 +71,59 @@ impl StorageFactory for Factory {
 
 #[async_trait]
 #[typetag::serde(name = "CdcStorage")]
-impl IcebergStorage for Storage {
+impl IcebergStorage for Bridge {
     async fn exists(&self, path: &str) -> iceberg::Result<bool> {
-        self.size(path).await.map(|size| size.is_some()).map_err(carry)
+        self.0.size(path).await.map(|size| size.is_some()).map_err(carry)
     }
 
     async fn metadata(&self, path: &str) -> iceberg::Result<FileMetadata> {
-        let size = self.size(path).await.map_err(carry)?.ok_or_else(|| missing(path))?;
+        let size = self
+            .0
+            .size(path)
+            .await
+            .map_err(carry)?
+            .ok_or_else(|| missing(path))?;
         Ok(FileMetadata { size })
     }
 
     async fn read(&self, path: &str) -> iceberg::Result<Bytes> {
-        Self::read(self, path).await.map_err(carry)?.ok_or_else(|| missing(path))
+        self.0
+            .read(path)
+            .await
+            .map_err(carry)?
+            .ok_or_else(|| missing(path))
     }
 
     async fn reader(&self, path: &str) -> iceberg::Result<Box<dyn FileRead>> {
-        Ok(Box::new(Reader { storage: self.clone(), location: path.to_owned() }))
+        Ok(Box::new(Reader {
+            storage: self.0.clone(),
+            location: path.to_owned(),
+        }))
     }
 
     async fn write(&self, path: &str, bytes: Bytes) -> iceberg::Result<()> {
-        exclusive(self.create(path, bytes).await, path)
+        exclusive(self.0.create(path, bytes).await, path)
     }
 
     async fn writer(&self, path: &str) -> iceberg::Result<Box<dyn FileWrite>> {
-        Ok(Box::new(Writer { storage: self.clone(), location: path.to_owned(), parts: Some(Vec::new()) }))
+        Ok(Box::new(Writer {
+            storage: self.0.clone(),
+            location: path.to_owned(),
+            parts: Some(Vec::new()),
+        }))
     }
 
     async fn delete(&self, path: &str) -> iceberg::Result<()> {
-        Self::delete(self, path).await.map_err(carry)
+        self.0.delete(path).await.map_err(carry)
     }
 
     async fn delete_prefix(&self, path: &str) -> iceberg::Result<()> {
-        self.delete_below(path).await.map_err(carry)
+        self.0.delete_below(path).await.map_err(carry)
     }
 
     async fn delete_stream(&self, mut paths: BoxStream<'static, String>) -> iceberg::Result<()> {
         while let Some(path) = paths.next().await {
-            Self::delete(self, &path).await.map_err(carry)?;
+            self.0.delete(&path).await.map_err(carry)?;
         }
         Ok(())
     }
@@ -111,7 +133,7 @@ impl IcebergStorage for Storage {
     }
 
     fn new_output(&self, path: &str) -> iceberg::Result<OutputFile> {
-        Ok(self.output(path))
+        Ok(self.0.output(path))
     }
 }
 
@@ -119,7 +141,10 @@ impl IcebergStorage for Storage {
 fn exclusive(put: crate::Result<Put>, path: &str) -> iceberg::Result<()> {
     match put.map_err(carry)? {
         Put::Created => Ok(()),
-        Put::Exists => Err(IcebergError::new(ErrorKind::PreconditionFailed, format!("{path} exists already"))),
+        Put::Exists => Err(IcebergError::new(
+            ErrorKind::PreconditionFailed,
+            format!("{path} exists already"),
+        )),
     }
 }
 
@@ -132,7 +157,10 @@ struct Reader {
 #[async_trait]
 impl FileRead for Reader {
     async fn read(&self, range: Range<u64>) -> iceberg::Result<Bytes> {
-        self.storage.read_range(&self.location, range).await.map_err(carry)
+        self.storage
+            .read_range(&self.location, range)
+            .await
+            .map_err(carry)
     }
 }
 
@@ -155,7 +183,10 @@ impl FileWrite for Writer {
     async fn close(&mut self) -> iceberg::Result<()> {
         let parts = self.parts.take().ok_or_else(closed)?;
         let payload: PutPayload = parts.into_iter().collect();
-        exclusive(self.storage.create_from(&self.location, payload).await, &self.location)
+        exclusive(
+            self.storage.create_from(&self.location, payload).await,
+            &self.location,
+        )
     }
 }
 

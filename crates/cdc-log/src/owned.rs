@@ -182,6 +182,7 @@ fn denied(error: rusqlite::Error) -> Error {
 }
 
 /// Installs the authorizer that keeps the caller's statements inside the transaction while `inside` is set.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest is allowed, also what SQLite adds later")]
 pub(crate) fn guard(conn: &mut Connection, inside: Arc<AtomicBool>) -> Result<()> {
     conn.authorizer(Some(move |context: AuthContext<'_>| {
         if !inside.load(Ordering::Relaxed) || context.accessor.is_some() {
@@ -199,10 +200,6 @@ pub(crate) fn guard(conn: &mut Connection, inside: Arc<AtomicBool>) -> Result<()
             | AuthAction::DropTable { table_name: name }
             | AuthAction::AlterTable { table_name: name, .. }
             | AuthAction::DropTrigger { trigger_name: name, .. } => Some(name),
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "the rest is allowed, also what SQLite adds later"
-            )]
             _ => None,
         };
         let denied = table.is_some_and(ours);

@@ -19,17 +19,7 @@ const ARROWS: &[(&str, Uses)] = &[
     ("cdc-iceberg", Only(&["cdc-model"])),
     ("cdc-replay", Only(&["cdc-model"])),
     ("cdc-net", Only(&["cdc-model", "cdc-relay"])),
-    (
-        "cdc",
-        Only(&[
-            "cdc-iceberg",
-            "cdc-log",
-            "cdc-model",
-            "cdc-net",
-            "cdc-relay",
-            "cdc-replay",
-        ]),
-    ),
+    ("cdc", Only(&["cdc-iceberg", "cdc-log", "cdc-model", "cdc-net", "cdc-relay", "cdc-replay"])),
     ("cdc-cli", Only(&["cdc"])),
     ("sim", All),
     ("benches", All),
@@ -52,14 +42,7 @@ const ASYNC: &[&str] = &["tokio*", "async-*", "futures*", "hyper*", "smol*"];
 const LIMITS: &[Limit] = &[
     Limit {
         holds_for: |_| true,
-        forbidden: &[
-            "sqlx*",
-            "chrono",
-            "foyer*",
-            "figment",
-            "iceberg-catalog-sql",
-            "axum*",
-        ],
+        forbidden: &["sqlx*", "chrono", "foyer*", "figment", "iceberg-catalog-sql", "axum*"],
         reason: "is not used in this project; docs/decisions/dependencies.md says what is used in its place",
     },
     Limit {
@@ -79,10 +62,7 @@ const LIMITS: &[Limit] = &[
     },
     Limit {
         holds_for: |name| {
-            matches!(
-                name,
-                "cdc-model" | "cdc-relay" | "cdc-replay" | "cdc-net" | "cdc-iceberg"
-            )
+            matches!(name, "cdc-model" | "cdc-relay" | "cdc-replay" | "cdc-net" | "cdc-iceberg")
         },
         forbidden: &["rusqlite", "libsqlite3-sys"],
         reason: "is SQLite, which belongs behind cdc-log",
@@ -97,15 +77,9 @@ const LIMITS: &[Limit] = &[
 /// Checks every dependency of every package.
 pub(crate) fn check(workspace: &Workspace, report: &mut Report) {
     for package in &workspace.packages {
-        let uses = ARROWS
-            .iter()
-            .find(|(name, _)| *name == package.name)
-            .map(|(_, uses)| uses);
+        let uses = ARROWS.iter().find(|(name, _)| *name == package.name).map(|(_, uses)| uses);
         report.check(uses.is_some(), &package.path, Rule::Arrows, || {
-            format!(
-                "say what {} may use, in xtask/src/tidy/arrows.rs and ARCHITECTURE.md",
-                package.name
-            )
+            format!("say what {} may use, in xtask/src/tidy/arrows.rs and ARCHITECTURE.md", package.name)
         });
         for dependency in &package.dependencies {
             if let Some(Only(allowed)) = uses {
@@ -116,9 +90,8 @@ pub(crate) fn check(workspace: &Workspace, report: &mut Report) {
     }
     for name in &workspace.shared {
         let forbidden = LIMITS.first().is_some_and(|everywhere| everywhere.forbids(name));
-        report.check(!forbidden, "Cargo.toml", Rule::External, || {
-            format!("drop {name}: it is not used here")
-        });
+        report
+            .check(!forbidden, "Cargo.toml", Rule::External, || format!("drop {name}: it is not used here"));
     }
 }
 
@@ -134,40 +107,28 @@ fn check_arrow(
     let ours = workspace.packages.iter().any(|other| other.name == target);
     let free = package.name == "cdc-cli" && dependency.kind == Kind::Development;
     if ours && !free {
-        report.check(
-            allowed.contains(&target),
-            &package.path,
-            Rule::Arrows,
-            || match allowed {
-                [] => format!("drop {target}: {} uses no crate of the workspace", package.name),
-                _ => format!(
-                    "drop {target}: of the workspace, {} uses only {}",
-                    package.name,
-                    allowed.join(", ")
-                ),
-            },
-        );
+        report.check(allowed.contains(&target), &package.path, Rule::Arrows, || match allowed {
+            [] => format!("drop {target}: {} uses no crate of the workspace", package.name),
+            _ => {
+                format!("drop {target}: of the workspace, {} uses only {}", package.name, allowed.join(", "))
+            }
+        });
     }
 }
 
 fn check_limits(package: &Package, dependency: &Dependency, report: &mut Report) {
     for limit in LIMITS.iter().filter(|limit| (limit.holds_for)(&package.name)) {
-        report.check(
-            !limit.forbids(&dependency.package),
-            &package.path,
-            Rule::External,
-            || format!("drop {}: it {}", dependency.package, limit.reason),
-        );
+        report.check(!limit.forbids(&dependency.package), &package.path, Rule::External, || {
+            format!("drop {}: it {}", dependency.package, limit.reason)
+        });
     }
 }
 
 impl Limit {
     fn forbids(&self, name: &str) -> bool {
-        self.forbidden
-            .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => name.starts_with(start),
-                None => name == *pattern,
-            })
+        self.forbidden.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == *pattern,
+        })
     }
 }

@@ -34,10 +34,7 @@ const VAGUE: &[&str] = &["common", "helpers", "prelude", "utils"];
 pub(crate) fn check(tree: &Tree, report: &mut Report) {
     check_top_level(tree, report);
     for (path, _) in tree.paths().filter(|(path, _)| path.ends_with(".rs")) {
-        let stem = path
-            .strip_suffix("/mod.rs")
-            .or_else(|| path.strip_suffix(".rs"))
-            .unwrap_or(path);
+        let stem = path.strip_suffix("/mod.rs").or_else(|| path.strip_suffix(".rs")).unwrap_or(path);
         let name = stem.rsplit('/').next().unwrap_or(stem);
         report.check(!VAGUE.contains(&name), path, Rule::FileName, || {
             format!("name it after what it holds; `{name}` says nothing")
@@ -53,9 +50,7 @@ pub(crate) fn check(tree: &Tree, report: &mut Report) {
 
 fn check_top_level(tree: &Tree, report: &mut Report) {
     for name in TOP_LEVEL {
-        report.check(tree.holds(name), name, Rule::TopLevel, || {
-            "add it: the top level has one".to_owned()
-        });
+        report.check(tree.holds(name), name, Rule::TopLevel, || "add it: the top level has one".to_owned());
     }
     let tracked = tree.paths().filter(|(_, tracked)| *tracked);
     let names: BTreeSet<&str> = tracked.filter_map(|(path, _)| path.split('/').next()).collect();
@@ -71,15 +66,6 @@ fn check_top_level(tree: &Tree, report: &mut Report) {
 fn written_by_hand(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-    let data = [
-        "csv",
-        "json",
-        "lock",
-        "ndjson",
-        "proptest-regressions",
-        "snap",
-        "svg",
-        "txt",
-    ];
+    let data = ["csv", "json", "lock", "ndjson", "proptest-regressions", "snap", "svg", "txt"];
     !data.contains(&extension) && !path.starts_with("fuzz/corpus/")
 }

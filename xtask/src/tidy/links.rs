@@ -33,15 +33,9 @@ fn targets(line: &str) -> Vec<&str> {
     let outside_code = line.split('`').step_by(2);
     let inline = outside_code.flat_map(|text| text.split("](").skip(1));
     let mut found: Vec<&str> = inline.filter_map(|rest| rest.split([')', ' ']).next()).collect();
-    let definition = line
-        .trim_start()
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once("]: "));
+    let definition = line.trim_start().strip_prefix('[').and_then(|rest| rest.split_once("]: "));
     found.extend(definition.and_then(|(_, target)| target.split_whitespace().next()));
-    found
-        .into_iter()
-        .map(|target| target.trim_matches(['<', '>']))
-        .collect()
+    found.into_iter().map(|target| target.trim_matches(['<', '>'])).collect()
 }
 
 fn is_internal(target: &str) -> bool {

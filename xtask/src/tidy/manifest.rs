@@ -54,16 +54,10 @@ impl Workspace {
         let root = parse(tree.text(ROOT).unwrap_or_default(), ROOT, report).unwrap_or_default();
         let workspace = table(&root, "workspace").cloned().unwrap_or_default();
         let dependencies = table(&workspace, "dependencies").cloned().unwrap_or_default();
-        let renamed: BTreeMap<&str, &str> = dependencies
-            .iter()
-            .map(|(key, value)| (key.as_str(), package_name(key, value)))
-            .collect();
-        let external = dependencies
-            .iter()
-            .filter(|(_, value)| value.get("path").is_none());
-        let shared = external
-            .map(|(key, value)| package_name(key, value).to_owned())
-            .collect();
+        let renamed: BTreeMap<&str, &str> =
+            dependencies.iter().map(|(key, value)| (key.as_str(), package_name(key, value))).collect();
+        let external = dependencies.iter().filter(|(_, value)| value.get("path").is_none());
+        let shared = external.map(|(key, value)| package_name(key, value).to_owned()).collect();
         let excluded = strings(workspace.get("exclude"));
         let manifests = tree.texts().filter(|(path, _)| path.ends_with("/Cargo.toml"));
         let packages = manifests
@@ -80,20 +74,12 @@ impl Workspace {
 
 impl Package {
     fn read(path: &str, text: &Table, renamed: &BTreeMap<&str, &str>, report: &mut Report) -> Option<Self> {
-        let name = table(text, "package")
-            .and_then(|package| package.get("name"))
-            .and_then(Value::as_str);
-        report.check(name.is_some(), path, Rule::Manifest, || {
-            "give the package a name".to_owned()
-        });
-        let targets = table(text, "target")
-            .into_iter()
-            .flat_map(|targets| targets.values());
+        let name = table(text, "package").and_then(|package| package.get("name")).and_then(Value::as_str);
+        report.check(name.is_some(), path, Rule::Manifest, || "give the package a name".to_owned());
+        let targets = table(text, "target").into_iter().flat_map(|targets| targets.values());
         let scopes = std::iter::once(text).chain(targets.filter_map(Value::as_table));
         let dependencies = scopes.flat_map(|scope| dependencies(scope, renamed)).collect();
-        let lints = table(text, "lints")
-            .and_then(|lints| lints.get("workspace"))
-            .and_then(Value::as_bool);
+        let lints = table(text, "lints").and_then(|lints| lints.get("workspace")).and_then(Value::as_bool);
         Some(Self {
             path: path.to_owned(),
             name: name?.to_owned(),
@@ -106,29 +92,16 @@ impl Package {
 
 /// Checks lints, inherited versions, written reasons and folder names.
 pub(crate) fn check(workspace: &Workspace, tree: &Tree, report: &mut Report) {
-    let own: BTreeSet<&str> = workspace
-        .packages
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
+    let own: BTreeSet<&str> = workspace.packages.iter().map(|package| package.name.as_str()).collect();
     for package in workspace.packages.iter().filter(|package| package.member) {
         report.check(package.lints, &package.path, Rule::Lints, || {
             "add `[lints] workspace = true`; the workspace's lints reach no package without it".to_owned()
         });
-        for dependency in package
-            .dependencies
-            .iter()
-            .filter(|one| !own.contains(one.package.as_str()))
-        {
-            report.check(
-                dependency.inherited,
-                &package.path,
-                Rule::WorkspaceDependency,
-                || {
-                    let name = &dependency.package;
-                    format!("write `{name}.workspace = true` and keep its version in the root Cargo.toml")
-                },
-            );
+        for dependency in package.dependencies.iter().filter(|one| !own.contains(one.package.as_str())) {
+            report.check(dependency.inherited, &package.path, Rule::WorkspaceDependency, || {
+                let name = &dependency.package;
+                format!("write `{name}.workspace = true` and keep its version in the root Cargo.toml")
+            });
         }
         if let Some(folder) = package.path.strip_prefix("crates/") {
             report.check(
@@ -145,15 +118,9 @@ pub(crate) fn check(workspace: &Workspace, tree: &Tree, report: &mut Report) {
 /// A reason is a table row `| name | reason |`.
 fn check_reasons(workspace: &Workspace, own: &BTreeSet<&str>, tree: &Tree, report: &mut Report) {
     let apart = workspace.packages.iter().filter(|package| !package.member);
-    let apart = apart
-        .flat_map(|package| &package.dependencies)
-        .map(|one| one.package.as_str());
+    let apart = apart.flat_map(|package| &package.dependencies).map(|one| one.package.as_str());
     let used: BTreeSet<&str> = workspace.shared.iter().map(String::as_str).chain(apart).collect();
-    let rows = tree
-        .text(REASONS)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(reason_row);
+    let rows = tree.text(REASONS).unwrap_or_default().lines().filter_map(reason_row);
     let given: BTreeSet<&str> = rows.collect();
     for name in used.iter().filter(|name| !own.contains(*name)) {
         report.check(given.contains(name), REASONS, Rule::DependencyReason, || {
@@ -188,11 +155,7 @@ fn dependencies<'a>(
             let inherited = value.get("workspace").and_then(Value::as_bool) == Some(true);
             let shared = renamed.get(key.as_str()).copied().filter(|_| inherited);
             let package = shared.unwrap_or_else(|| package_name(key, value)).to_owned();
-            Dependency {
-                kind,
-                package,
-                inherited,
-            }
+            Dependency { kind, package, inherited }
         })
     })
 }
@@ -203,9 +166,7 @@ fn package_name<'a>(key: &'a str, value: &'a Value) -> &'a str {
 
 fn parse(text: &str, path: &str, report: &mut Report) -> Option<Table> {
     let parsed = text.parse::<Table>();
-    report.check(parsed.is_ok(), path, Rule::Manifest, || {
-        "write it as TOML that cargo can read".to_owned()
-    });
+    report.check(parsed.is_ok(), path, Rule::Manifest, || "write it as TOML that cargo can read".to_owned());
     parsed.ok()
 }
 
@@ -214,10 +175,5 @@ fn table<'a>(parent: &'a Table, key: &str) -> Option<&'a Table> {
 }
 
 fn strings(value: Option<&Value>) -> Vec<&str> {
-    value
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect()
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
 }

@@ -28,11 +28,7 @@ pub(crate) fn run(repository: &Repository) -> Result<u8, Error> {
         println!("tidy: ok ({} checks)", report.checks);
         return Ok(0);
     }
-    println!(
-        "tidy: {} of {} checks failed",
-        report.violations.len(),
-        report.checks
-    );
+    println!("tidy: {} of {} checks failed", report.violations.len(), report.checks);
     Ok(1)
 }
 
@@ -127,11 +123,7 @@ impl Report {
     fn check(&mut self, holds: bool, path: &str, rule: Rule, remedy: impl FnOnce() -> String) {
         self.checks += 1;
         if !holds {
-            self.violations.push(Violation {
-                path: path.to_owned(),
-                rule,
-                remedy: remedy(),
-            });
+            self.violations.push(Violation { path: path.to_owned(), rule, remedy: remedy() });
         }
     }
 }

@@ -10,31 +10,11 @@ const AWAITING: &[&str] = &["async fn", "async move", "async {", ".await", "std:
 
 /// Folders of sources that keep from something, and what.
 const PURE: &[(&str, &[&str], &str)] = &[
-    (
-        "crates/cdc-model/src/",
-        IO,
-        "this crate does no I/O; take the value as an argument",
-    ),
-    (
-        "crates/cdc-relay/src/",
-        IO,
-        "this crate does no I/O; return an effect and let the driver act",
-    ),
-    (
-        "crates/cdc-model/src/",
-        AWAITING,
-        "this crate is synchronous; only drivers await",
-    ),
-    (
-        "crates/cdc-relay/src/",
-        AWAITING,
-        "this crate is synchronous; only drivers await",
-    ),
-    (
-        "crates/cdc-log/src/",
-        AWAITING,
-        "this crate is synchronous; only drivers await",
-    ),
+    ("crates/cdc-model/src/", IO, "this crate does no I/O; take the value as an argument"),
+    ("crates/cdc-relay/src/", IO, "this crate does no I/O; return an effect and let the driver act"),
+    ("crates/cdc-model/src/", AWAITING, "this crate is synchronous; only drivers await"),
+    ("crates/cdc-relay/src/", AWAITING, "this crate is synchronous; only drivers await"),
+    ("crates/cdc-log/src/", AWAITING, "this crate is synchronous; only drivers await"),
 ];
 
 /// Checks every Rust file.
@@ -46,10 +26,7 @@ pub(crate) fn check(tree: &Tree, report: &mut Report) {
         });
         for (_, words, remedy) in PURE.iter().filter(|(folder, _, _)| path.starts_with(folder)) {
             let found = shipped(path, text).find_map(|(number, line)| {
-                words
-                    .iter()
-                    .find(|word| line.contains(**word))
-                    .map(|word| (number, *word))
+                words.iter().find(|word| line.contains(**word)).map(|word| (number, *word))
             });
             report.check(found.is_none(), path, Rule::Pure, || {
                 let (line, word) = found.unwrap_or_default();
@@ -85,11 +62,7 @@ fn is_reexport(line: &str) -> bool {
 /// The numbered lines that are neither comment nor test.
 fn shipped<'a>(path: &str, text: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
     let test_file = path.ends_with("/tests.rs") || path.contains("/tests/");
-    let all = text
-        .lines()
-        .map(str::trim)
-        .enumerate()
-        .map(|(index, line)| (index + 1, line));
+    let all = text.lines().map(str::trim).enumerate().map(|(index, line)| (index + 1, line));
     let before_tests = all.take_while(move |(_, line)| !test_file && !line.starts_with("mod tests {"));
     before_tests.filter(|(_, line)| !line.starts_with("//"))
 }

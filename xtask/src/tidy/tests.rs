@@ -41,14 +41,9 @@ fn manifest(name: &str, tables: &str) -> String {
 fn clean() -> Tree {
     let mut tree = Tree::default();
     tree.put("Cargo.toml", ROOT);
-    for path in [
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "Cargo.lock",
-        "LICENSE-APACHE",
-        "LICENSE-MIT",
-    ] {
+    for path in
+        ["ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT"]
+    {
         tree.put(path, "text\n");
     }
     tree.put(
@@ -63,36 +58,21 @@ fn clean() -> Tree {
     tree.put("clippy.toml", "");
     tree.put(".ci/run", "");
     tree.put_untracked("notes.txt", "mine");
-    tree.put(
-        "benches/Cargo.toml",
-        &manifest("benches", "[dependencies]\ncdc-log.workspace = true\n"),
-    );
-    tree.put(
-        "sim/Cargo.toml",
-        &manifest("sim", "[dependencies]\ncdc.workspace = true\n"),
-    );
-    tree.put(
-        "xtask/Cargo.toml",
-        &manifest("xtask", "[dependencies]\nanyhow.workspace = true\n"),
-    );
+    tree.put("benches/Cargo.toml", &manifest("benches", "[dependencies]\ncdc-log.workspace = true\n"));
+    tree.put("sim/Cargo.toml", &manifest("sim", "[dependencies]\ncdc.workspace = true\n"));
+    tree.put("xtask/Cargo.toml", &manifest("xtask", "[dependencies]\nanyhow.workspace = true\n"));
     tree.put(
         "fuzz/Cargo.toml",
         "[package]\nname = 'fuzz'\n[dependencies]\nlibfuzzer-sys = '0.4'\ncdc-model.path = 'x'\n",
     );
     tree.put(
         "crates/cdc/Cargo.toml",
-        &manifest(
-            "cdc",
-            "[dependencies]\ncdc-log.workspace = true\ntokio.workspace = true\n",
-        ),
+        &manifest("cdc", "[dependencies]\ncdc-log.workspace = true\ntokio.workspace = true\n"),
     );
     tree.put("crates/cdc-cli/Cargo.toml", &manifest("cdc-cli", "[dependencies]\ncdc.workspace = true\ntracing-subscriber.workspace = true\n[dev-dependencies]\ncdc-model.workspace = true\n"));
     tree.put(
         "crates/cdc-log/Cargo.toml",
-        &manifest(
-            "cdc-log",
-            "[dependencies]\ncdc-model.workspace = true\nrusqlite.workspace = true\n",
-        ),
+        &manifest("cdc-log", "[dependencies]\ncdc-model.workspace = true\nrusqlite.workspace = true\n"),
     );
     tree.put(
         "crates/cdc-model/Cargo.toml",
@@ -104,11 +84,7 @@ fn clean() -> Tree {
 
 /// The rules that a tree breaks, each once per place.
 fn broken(tree: &Tree) -> Vec<(String, Rule)> {
-    check(tree)
-        .violations
-        .into_iter()
-        .map(|violation| (violation.path, violation.rule))
-        .collect()
+    check(tree).violations.into_iter().map(|violation| (violation.path, violation.rule)).collect()
 }
 
 #[test]
@@ -194,21 +170,9 @@ fn wrong_manifests() -> Vec<Planted> {
         (Rule::Manifest, "crates/cdc/Cargo.toml", "[package".to_owned()),
         (Rule::Manifest, "crates/cdc/Cargo.toml", "[package]\n".to_owned()),
         (Rule::Lints, "sim/Cargo.toml", bare.to_owned()),
-        (
-            Rule::Lints,
-            "sim/Cargo.toml",
-            format!("{bare}[lints]\nworkspace = false\n"),
-        ),
-        (
-            Rule::WorkspaceDependency,
-            "sim/Cargo.toml",
-            one("sim", "serde = '1'"),
-        ),
-        (
-            Rule::WorkspaceDependency,
-            "sim/Cargo.toml",
-            dev("sim", "serde = { version = '1' }"),
-        ),
+        (Rule::Lints, "sim/Cargo.toml", format!("{bare}[lints]\nworkspace = false\n")),
+        (Rule::WorkspaceDependency, "sim/Cargo.toml", one("sim", "serde = '1'")),
+        (Rule::WorkspaceDependency, "sim/Cargo.toml", dev("sim", "serde = { version = '1' }")),
         (Rule::DependencyReason, reasons, without_row),
         (Rule::DependencyReason, reasons, without_reason),
         (Rule::DependencyReason, reasons, format!("{REASONS}| old | x |\n")),
@@ -237,32 +201,12 @@ fn wrong_files() -> Vec<Planted> {
 fn wrong_sources() -> Vec<Planted> {
     [
         (Rule::GlobReexport, "sim/src/lib.rs", "pub use world::*;\n"),
-        (
-            Rule::GlobReexport,
-            "sim/src/lib.rs",
-            "pub use {\n    a::B,\n    world::*,\n};\n",
-        ),
-        (
-            Rule::GlobReexport,
-            "sim/src/lib.rs",
-            "    pub(crate) use world::*;\n",
-        ),
+        (Rule::GlobReexport, "sim/src/lib.rs", "pub use {\n    a::B,\n    world::*,\n};\n"),
+        (Rule::GlobReexport, "sim/src/lib.rs", "    pub(crate) use world::*;\n"),
         (Rule::Pure, "crates/cdc-model/src/lib.rs", "use std::fs::File;\n"),
-        (
-            Rule::Pure,
-            "crates/cdc-relay/src/lib.rs",
-            "fn f() { std::thread::yield_now() }\n",
-        ),
-        (
-            Rule::Pure,
-            "crates/cdc-log/src/lib.rs",
-            "pub async fn open() {}\n",
-        ),
-        (
-            Rule::Pure,
-            "crates/cdc-model/src/a.rs",
-            "#[cfg(test)]\nmod tests;\nuse std::net::IpAddr;\n",
-        ),
+        (Rule::Pure, "crates/cdc-relay/src/lib.rs", "fn f() { std::thread::yield_now() }\n"),
+        (Rule::Pure, "crates/cdc-log/src/lib.rs", "pub async fn open() {}\n"),
+        (Rule::Pure, "crates/cdc-model/src/a.rs", "#[cfg(test)]\nmod tests;\nuse std::net::IpAddr;\n"),
     ]
     .map(|(rule, path, text)| (rule, path, text.to_owned()))
     .into()
@@ -270,14 +214,8 @@ fn wrong_sources() -> Vec<Planted> {
 
 #[test]
 fn a_planted_violation_of_each_rule_is_found_and_nothing_else() {
-    let cases = [
-        wrong_arrows(),
-        wrong_externals(),
-        wrong_manifests(),
-        wrong_files(),
-        wrong_sources(),
-    ]
-    .concat();
+    let cases =
+        [wrong_arrows(), wrong_externals(), wrong_manifests(), wrong_files(), wrong_sources()].concat();
     for (rule, path, text) in &cases {
         let mut tree = clean();
         tree.put(path, text);
@@ -295,34 +233,17 @@ fn a_missing_top_level_file_is_named() {
         let mut tree = clean();
         tree.take(path);
         let name = path.split('/').next().expect("a first part");
-        assert!(
-            broken(&tree).contains(&(name.to_owned(), Rule::TopLevel)),
-            "{name}"
-        );
+        assert!(broken(&tree).contains(&(name.to_owned(), Rule::TopLevel)), "{name}");
     }
 }
 
 #[test]
 fn dependencies_that_the_project_decided_against_are_found_anywhere() {
-    for name in [
-        "sqlx",
-        "sqlx-core",
-        "chrono",
-        "foyer",
-        "figment",
-        "iceberg-catalog-sql",
-        "axum",
-    ] {
+    for name in ["sqlx", "sqlx-core", "chrono", "foyer", "figment", "iceberg-catalog-sql", "axum"] {
         let mut tree = clean();
         tree.put("Cargo.toml", &format!("{ROOT}{name} = '1'\n"));
-        tree.put(
-            "docs/decisions/dependencies.md",
-            &format!("{REASONS}| {name} | x |\n"),
-        );
-        tree.put(
-            "sim/Cargo.toml",
-            &manifest("sim", &format!("[dependencies]\n{name}.workspace = true\n")),
-        );
+        tree.put("docs/decisions/dependencies.md", &format!("{REASONS}| {name} | x |\n"));
+        tree.put("sim/Cargo.toml", &manifest("sim", &format!("[dependencies]\n{name}.workspace = true\n")));
         let found = broken(&tree);
         let places = ["sim/Cargo.toml", "Cargo.toml"].map(|path| (path.to_owned(), Rule::External));
         assert_eq!(found, places, "{name}");
@@ -342,8 +263,5 @@ fn a_violation_reads_path_rule_remedy() {
     let mut tree = clean();
     tree.put("sim/src/lib.rs", "pub use world::*;\n");
     let lines: Vec<String> = check(&tree).violations.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        lines,
-        ["sim/src/lib.rs: glob-reexport: re-export by name, not `pub use world::*;`"]
-    );
+    assert_eq!(lines, ["sim/src/lib.rs: glob-reexport: re-export by name, not `pub use world::*;`"]);
 }

@@ -24,23 +24,16 @@ impl Tree {
     /// Reads a checkout; files that are deleted but not yet committed so are left out.
     pub(crate) fn read(root: &Path) -> Result<Self, Error> {
         let mut files = BTreeMap::new();
-        for (selection, tracked) in [
-            (&["--cached"][..], true),
-            (&["--others", "--exclude-standard"][..], false),
-        ] {
+        for (selection, tracked) in
+            [(&["--cached"][..], true), (&["--others", "--exclude-standard"][..], false)]
+        {
             let mut list = Command::new("git");
             list.current_dir(root).args(["ls-files", "-z"]).args(selection);
             for path in repository::output(&mut list)?.split_terminator('\0') {
                 let full = root.join(path);
                 if full.is_file() {
                     let bytes = std::fs::read(&full).map_err(|source| Error::File { path: full, source })?;
-                    files.insert(
-                        path.to_owned(),
-                        File {
-                            text: String::from_utf8(bytes).ok(),
-                            tracked,
-                        },
-                    );
+                    files.insert(path.to_owned(), File { text: String::from_utf8(bytes).ok(), tracked });
                 }
             }
         }
@@ -50,25 +43,13 @@ impl Tree {
     /// Adds or replaces a tracked file.
     #[cfg(test)]
     pub(crate) fn put(&mut self, path: &str, text: &str) {
-        self.files.insert(
-            path.to_owned(),
-            File {
-                text: Some(text.to_owned()),
-                tracked: true,
-            },
-        );
+        self.files.insert(path.to_owned(), File { text: Some(text.to_owned()), tracked: true });
     }
 
     /// Adds a file that git does not track.
     #[cfg(test)]
     pub(crate) fn put_untracked(&mut self, path: &str, text: &str) {
-        self.files.insert(
-            path.to_owned(),
-            File {
-                text: Some(text.to_owned()),
-                tracked: false,
-            },
-        );
+        self.files.insert(path.to_owned(), File { text: Some(text.to_owned()), tracked: false });
     }
 
     /// Takes a file out.
@@ -84,16 +65,12 @@ impl Tree {
 
     /// Every file that is text.
     pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files
-            .iter()
-            .filter_map(|(path, file)| Some((path.as_str(), file.text.as_deref()?)))
+        self.files.iter().filter_map(|(path, file)| Some((path.as_str(), file.text.as_deref()?)))
     }
 
     /// Every file, with whether git tracks it.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.files
-            .iter()
-            .map(|(path, file)| (path.as_str(), file.tracked))
+        self.files.iter().map(|(path, file)| (path.as_str(), file.tracked))
     }
 
     /// Whether there is such a file, or a folder that holds one; the empty path is the root.
