@@ -195,14 +195,8 @@ impl Error {
             Self::Storage { retryable: true, .. } | Self::Unclear { .. } | Self::Contended { .. } => {
                 Remedy::Retry
             }
-            Self::Refused {
-                source: cdc_model::Refusal::NotAtMark { .. },
-                ..
-            } => Remedy::Recut,
-            Self::Refused {
-                source: cdc_model::Refusal::Malformed { .. },
-                ..
-            } => Remedy::FixRequest,
+            Self::Refused { source: cdc_model::Refusal::NotAtMark { .. }, .. } => Remedy::Recut,
+            Self::Refused { source: cdc_model::Refusal::Malformed { .. }, .. } => Remedy::FixRequest,
             Self::Refused { .. } => Remedy::Fenced,
             Self::UnsupportedLocation { .. }
             | Self::NotFound { .. }
@@ -233,36 +227,21 @@ impl Error {
             Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory)
                 if operation == "write" =>
             {
-                Self::Unwritable {
-                    path: location,
-                    source: source.into(),
-                }
+                Self::Unwritable { path: location, source: source.into() }
             }
-            kind => Self::Storage {
-                operation,
-                location,
-                retryable: is_retryable(&source, kind),
-                source,
-            },
+            kind => Self::Storage { operation, location, retryable: is_retryable(&source, kind), source },
         }
     }
 
     pub(crate) fn corrupt(file: &str, expected: &'static str) -> impl FnOnce(Cause) -> Self {
         let file = file.to_owned();
-        move |source| Self::Corrupt {
-            file,
-            expected,
-            source,
-        }
+        move |source| Self::Corrupt { file, expected, source }
     }
 
     /// The same for the whole warehouse when it is one file of it that cannot be written.
     pub(crate) fn at(self, warehouse: &str) -> Self {
         if let Self::Unwritable { source, .. } = self {
-            return Self::Unwritable {
-                path: warehouse.to_owned(),
-                source,
-            };
+            return Self::Unwritable { path: warehouse.to_owned(), source };
         }
         self
     }
@@ -291,10 +270,7 @@ impl Error {
             }
             cause = error.source();
         }
-        Self::Table {
-            operation,
-            source: Box::new(source),
-        }
+        Self::Table { operation, source: Box::new(source) }
     }
 }
 
@@ -310,10 +286,8 @@ pub(crate) fn io_kind(error: &object_store::Error) -> Option<ErrorKind> {
 }
 
 fn is_retryable(error: &object_store::Error, kind: Option<ErrorKind>) -> bool {
-    let transport = matches!(
-        error,
-        object_store::Error::Generic { .. } | object_store::Error::JoinError { .. }
-    );
+    let transport =
+        matches!(error, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. });
     let fixed = matches!(
         kind,
         Some(

@@ -41,9 +41,7 @@ fn carry(error: Error) -> IcebergError {
 }
 
 fn missing(location: &str) -> IcebergError {
-    carry(Error::NotFound {
-        location: location.to_owned(),
-    })
+    carry(Error::NotFound { location: location.to_owned() })
 }
 
 /// A live store is not data: the traits ask for serde, and this says no.
@@ -77,28 +75,16 @@ impl IcebergStorage for Bridge {
     }
 
     async fn metadata(&self, path: &str) -> iceberg::Result<FileMetadata> {
-        let size = self
-            .0
-            .size(path)
-            .await
-            .map_err(carry)?
-            .ok_or_else(|| missing(path))?;
+        let size = self.0.size(path).await.map_err(carry)?.ok_or_else(|| missing(path))?;
         Ok(FileMetadata { size })
     }
 
     async fn read(&self, path: &str) -> iceberg::Result<Bytes> {
-        self.0
-            .read(path)
-            .await
-            .map_err(carry)?
-            .ok_or_else(|| missing(path))
+        self.0.read(path).await.map_err(carry)?.ok_or_else(|| missing(path))
     }
 
     async fn reader(&self, path: &str) -> iceberg::Result<Box<dyn FileRead>> {
-        Ok(Box::new(Reader {
-            storage: self.0.clone(),
-            location: path.to_owned(),
-        }))
+        Ok(Box::new(Reader { storage: self.0.clone(), location: path.to_owned() }))
     }
 
     async fn write(&self, path: &str, bytes: Bytes) -> iceberg::Result<()> {
@@ -106,11 +92,7 @@ impl IcebergStorage for Bridge {
     }
 
     async fn writer(&self, path: &str) -> iceberg::Result<Box<dyn FileWrite>> {
-        Ok(Box::new(Writer {
-            storage: self.0.clone(),
-            location: path.to_owned(),
-            parts: Some(Vec::new()),
-        }))
+        Ok(Box::new(Writer { storage: self.0.clone(), location: path.to_owned(), parts: Some(Vec::new()) }))
     }
 
     async fn delete(&self, path: &str) -> iceberg::Result<()> {
@@ -141,10 +123,9 @@ impl IcebergStorage for Bridge {
 fn exclusive(put: crate::Result<Put>, path: &str) -> iceberg::Result<()> {
     match put.map_err(carry)? {
         Put::Created => Ok(()),
-        Put::Exists => Err(IcebergError::new(
-            ErrorKind::PreconditionFailed,
-            format!("{path} exists already"),
-        )),
+        Put::Exists => {
+            Err(IcebergError::new(ErrorKind::PreconditionFailed, format!("{path} exists already")))
+        }
     }
 }
 
@@ -157,10 +138,7 @@ struct Reader {
 #[async_trait]
 impl FileRead for Reader {
     async fn read(&self, range: Range<u64>) -> iceberg::Result<Bytes> {
-        self.storage
-            .read_range(&self.location, range)
-            .await
-            .map_err(carry)
+        self.storage.read_range(&self.location, range).await.map_err(carry)
     }
 }
 
@@ -183,10 +161,7 @@ impl FileWrite for Writer {
     async fn close(&mut self) -> iceberg::Result<()> {
         let parts = self.parts.take().ok_or_else(closed)?;
         let payload: PutPayload = parts.into_iter().collect();
-        exclusive(
-            self.storage.create_from(&self.location, payload).await,
-            &self.location,
-        )
+        exclusive(self.storage.create_from(&self.location, payload).await, &self.location)
     }
 }
 

@@ -29,10 +29,7 @@ impl Location {
     #[must_use]
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self {
-            text: path.display().to_string(),
-            path,
-        }
+        Self { text: path.display().to_string(), path }
     }
 
     /// The folder, relative or absolute as written.
@@ -46,10 +43,7 @@ impl FromStr for Location {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::UnsupportedLocation {
-            location: text.to_owned(),
-            supported: SUPPORTED,
-        };
+        let refuse = || Error::UnsupportedLocation { location: text.to_owned(), supported: SUPPORTED };
         let path = match split_scheme(text) {
             Some(("file", rest)) => local_path(rest).ok_or_else(refuse)?,
             Some(_) => return Err(refuse()),
@@ -58,10 +52,7 @@ impl FromStr for Location {
         if path.is_empty() {
             return Err(refuse());
         }
-        Ok(Self {
-            text: text.to_owned(),
-            path: PathBuf::from(path),
-        })
+        Ok(Self { text: text.to_owned(), path: PathBuf::from(path) })
     }
 }
 
@@ -74,10 +65,8 @@ impl fmt::Display for Location {
 /// A one-letter scheme is a Windows drive and a scheme with a `/` in it is a path.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;
-    let is_scheme = scheme.len() > 1
-        && scheme
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let is_scheme =
+        scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     is_scheme.then_some((scheme, rest))
 }
 
@@ -106,26 +95,15 @@ mod tests {
             ("c:/warehouse", "c:/warehouse"),
             ("./a:b", "./a:b"),
         ] {
-            assert_eq!(
-                text.parse::<Location>().unwrap().path(),
-                Path::new(path),
-                "{text}"
-            );
+            assert_eq!(text.parse::<Location>().unwrap().path(), Path::new(path), "{text}");
         }
     }
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        for text in [
-            "",
-            "file:",
-            "file://",
-            "file://host/w",
-            "s3://bucket/w",
-            "r2://do-cdc",
-            "https://x",
-            "memory:",
-        ] {
+        for text in
+            ["", "file:", "file://", "file://host/w", "s3://bucket/w", "r2://do-cdc", "https://x", "memory:"]
+        {
             let error = text.parse::<Location>().unwrap_err();
             assert!(
                 matches!(&error, Error::UnsupportedLocation { location, .. } if location == text),

@@ -52,17 +52,10 @@ impl Storage {
     ///
     /// [`Error::NotFound`] when there is no such folder.
     pub fn existing(location: &Location) -> Result<Self> {
-        let not_found = || Error::NotFound {
-            location: location.to_string(),
-        };
-        let path = std::fs::canonicalize(location.path())
-            .ok()
-            .filter(|path| path.is_dir())
-            .ok_or_else(not_found)?;
-        let base = path
-            .to_str()
-            .map(|path| format!("file://{path}"))
-            .ok_or_else(not_found)?;
+        let not_found = || Error::NotFound { location: location.to_string() };
+        let path =
+            std::fs::canonicalize(location.path()).ok().filter(|path| path.is_dir()).ok_or_else(not_found)?;
+        let base = path.to_str().map(|path| format!("file://{path}")).ok_or_else(not_found)?;
         let store = LocalFileSystem::new_with_prefix(&path)
             .map_err(|source| Error::storage("open the warehouse", base.clone(), source))?
             .with_fsync(true);
@@ -74,11 +67,7 @@ impl Storage {
     pub fn over(store: Arc<dyn ObjectStore>, base: impl Into<String>) -> Self {
         let mut base: String = base.into();
         base.truncate(base.trim_end_matches('/').len());
-        Self(Arc::new(Inner {
-            store,
-            base,
-            probed: AtomicBool::new(false),
-        }))
+        Self(Arc::new(Inner { store, base, probed: AtomicBool::new(false) }))
     }
 
     /// The address of the warehouse.
@@ -103,9 +92,7 @@ impl Storage {
         let second = self.create(&location, Bytes::from_static(b"second")).await?;
         self.delete(&location).await?;
         if second == Put::Created {
-            return Err(Error::CreateNotExclusive {
-                location: self.base().to_owned(),
-            });
+            return Err(Error::CreateNotExclusive { location: self.base().to_owned() });
         }
         self.0.probed.store(true, Ordering::Release);
         Ok(())
@@ -113,14 +100,11 @@ impl Storage {
 
     /// The address of an object within the store.
     pub(crate) fn locate(&self, location: &str) -> Result<Path> {
-        let rest = location
-            .strip_prefix(self.base())
-            .and_then(|rest| rest.strip_prefix('/'));
-        rest.and_then(|rest| Path::parse(rest).ok())
-            .ok_or_else(|| Error::OutsideWarehouse {
-                location: location.to_owned(),
-                warehouse: self.base().to_owned(),
-            })
+        let rest = location.strip_prefix(self.base()).and_then(|rest| rest.strip_prefix('/'));
+        rest.and_then(|rest| Path::parse(rest).ok()).ok_or_else(|| Error::OutsideWarehouse {
+            location: location.to_owned(),
+            warehouse: self.base().to_owned(),
+        })
     }
 
     pub(crate) async fn create(&self, location: &str, bytes: Bytes) -> Result<Put> {
@@ -129,10 +113,7 @@ impl Storage {
 
     pub(crate) async fn create_from(&self, location: &str, payload: PutPayload) -> Result<Put> {
         let path = self.locate(location)?;
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.0.store.put_opts(&path, payload, options).await {
             Ok(_) => Ok(Put::Created),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
@@ -145,9 +126,7 @@ impl Storage {
     pub(crate) async fn overwrite(&self, location: &str, bytes: Bytes) -> Result<()> {
         let path = self.locate(location)?;
         let written = self.0.store.put(&path, PutPayload::from_bytes(bytes)).await;
-        written
-            .map(drop)
-            .map_err(|source| Error::storage("write", location, source))
+        written.map(drop).map_err(|source| Error::storage("write", location, source))
     }
 
     pub(crate) async fn read(&self, location: &str) -> Result<Option<Bytes>> {
@@ -179,16 +158,13 @@ impl Storage {
     pub(crate) async fn size(&self, location: &str) -> Result<Option<u64>> {
         let path = self.locate(location)?;
         let head = found(self.0.store.head(&path).await);
-        head.map(|meta| meta.map(|meta| meta.size))
-            .map_err(|source| Error::storage("read", location, source))
+        head.map(|meta| meta.map(|meta| meta.size)).map_err(|source| Error::storage("read", location, source))
     }
 
     pub(crate) async fn delete(&self, location: &str) -> Result<()> {
         let path = self.locate(location)?;
         let deleted = found(self.0.store.delete(&path).await);
-        deleted
-            .map(drop)
-            .map_err(|source| Error::storage("delete", location, source))
+        deleted.map(drop).map_err(|source| Error::storage("delete", location, source))
     }
 
     /// The names of the objects directly in a folder.
@@ -197,31 +173,21 @@ impl Storage {
         let listed = found(self.0.store.list_with_delimiter(Some(&path)).await);
         let listed = listed.map_err(|source| Error::storage("list", folder, source))?;
         let objects = listed.map(|listed| listed.objects).unwrap_or_default();
-        Ok(objects
-            .iter()
-            .filter_map(|meta| meta.location.filename().map(str::to_owned))
-            .collect())
+        Ok(objects.iter().filter_map(|meta| meta.location.filename().map(str::to_owned)).collect())
     }
 
     /// Whether anything lies below a folder.
     pub(crate) async fn any_below(&self, folder: &str) -> Result<bool> {
         let path = self.locate(folder)?;
         let mut listing = self.0.store.list(Some(&path)).take(1);
-        let first = listing
-            .try_next()
-            .await
-            .map_err(|source| Error::storage("list", folder, source))?;
+        let first = listing.try_next().await.map_err(|source| Error::storage("list", folder, source))?;
         Ok(first.is_some())
     }
 
     pub(crate) async fn delete_below(&self, folder: &str) -> Result<()> {
         let path = self.locate(folder)?;
         let mut listing = self.0.store.list(Some(&path));
-        while let Some(meta) = listing
-            .try_next()
-            .await
-            .map_err(|e| Error::storage("list", folder, e))?
-        {
+        while let Some(meta) = listing.try_next().await.map_err(|e| Error::storage("list", folder, e))? {
             let deleted = found(self.0.store.delete(&meta.location).await);
             deleted.map_err(|source| Error::storage("delete", folder, source))?;
         }

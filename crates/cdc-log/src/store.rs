@@ -25,11 +25,11 @@ CREATE TABLE IF NOT EXISTS _cdc_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_log(sequence INTEGER PRIMARY KEY, timestamp, origin, origin_sequence, origin_timestamp, capture, nonce, digest, body);
 CREATE TABLE IF NOT EXISTS _cdc_origin(id INTEGER PRIMARY KEY, source TEXT, epoch TEXT, route TEXT);
 CREATE TABLE IF NOT EXISTS _cdc_origin_mark(source TEXT, epoch TEXT, sequence, PRIMARY KEY(source, epoch)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS _cdc_link(child TEXT PRIMARY KEY, generation, epoch, sequence, digest, settled) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS _cdc_link_ack(child TEXT, position, sequence, PRIMARY KEY(child, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_link(child TEXT PRIMARY KEY, generation, session, epoch, sequence, digest) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_checkpoint(subscriber TEXT PRIMARY KEY, sequence, timestamp, epoch, created_at, updated_at, metadata, revision) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_stage(stage TEXT, key TEXT, value TEXT, PRIMARY KEY(stage, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_verdict(sequence INTEGER PRIMARY KEY, verdict TEXT);
+CREATE TABLE IF NOT EXISTS _cdc_dead_letter(sequence INTEGER PRIMARY KEY, stage TEXT, reason TEXT);
 CREATE TABLE IF NOT EXISTS _cdc_counter(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 ";
 

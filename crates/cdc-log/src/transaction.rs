@@ -13,12 +13,12 @@ use crate::{Error, Log, Result};
 /// What a parent keeps of one child's link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// Counts the handshakes that were granted.
+    /// The link's generation; batches of older ones are refused.
     pub generation: u64,
+    /// The sender's session to which that generation was granted.
+    pub session: u64,
     /// The last position taken; `None` before the first batch.
     pub mark: Option<Mark>,
-    /// The child's position up to which everything is settled, as last told to it.
-    pub settled: Sequence,
 }
 
 /// The row a capture row was drained from: its place in `_cdc_capture` and its random nonce.
@@ -209,16 +209,16 @@ impl<'l> LogTransaction<'l> {
     /// [`Error::Sqlite`].
     pub fn set_link(&mut self, child: &ObjectId, link: &Link) -> Result<()> {
         let mut statement = self.conn().prepare_cached(
-            "INSERT OR REPLACE INTO _cdc_link(child, generation, epoch, sequence, digest, settled) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO _cdc_link(child, generation, session, epoch, sequence, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
         let mark = link.mark.as_ref();
         statement.execute(params![
             child.as_str(),
             link.generation.cast_signed(),
+            link.session.cast_signed(),
             mark.map(|mark| mark.epoch.to_string()),
             mark.map(|mark| mark.sequence.as_i64()),
             mark.map(|mark| *mark.digest.as_bytes()),
-            link.settled.as_i64(),
         ])?;
         Ok(())
     }
@@ -230,31 +230,6 @@ impl<'l> LogTransaction<'l> {
     /// [`Error::Sqlite`].
     pub fn link(&self, child: &ObjectId) -> Result<Option<Link>> {
         self.log.link(child)
-    }
-
-    /// Remembers that the child's position `position` lies at `sequence` of this log, until it is settled.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Sqlite`].
-    pub fn add_link_ack(&mut self, child: &ObjectId, position: Sequence, sequence: Sequence) -> Result<()> {
-        let mut statement = self.conn().prepare_cached(
-            "INSERT OR REPLACE INTO _cdc_link_ack(child, position, sequence) VALUES (?1, ?2, ?3)",
-        )?;
-        statement.execute(params![child.as_str(), position.as_i64(), sequence.as_i64()])?;
-        Ok(())
-    }
-
-    /// Forgets the remembered positions up to `position`, which are settled.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Sqlite`].
-    pub fn drop_link_acks(&mut self, child: &ObjectId, position: Sequence) -> Result<()> {
-        let mut statement =
-            self.conn().prepare_cached("DELETE FROM _cdc_link_ack WHERE child = ?1 AND position <= ?2")?;
-        statement.execute(params![child.as_str(), position.as_i64()])?;
-        Ok(())
     }
 
     /// A subscriber's saved cursor.
@@ -335,9 +310,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// [`Error::Sqlite`].
     pub fn stage_state(&self, stage: &str, key: &str) -> Result<Option<String>> {
-        let mut statement =
-            self.conn().prepare_cached("SELECT value FROM _cdc_stage WHERE stage = ?1 AND key = ?2")?;
-        Ok(statement.query_row([stage, key], |row| row.get(0)).optional()?)
+        self.log.stage_state(stage, key)
     }
 
     /// Sets a stage's state under `key`; `None` removes it.
@@ -372,6 +345,17 @@ impl<'l> LogTransaction<'l> {
         Ok(())
     }
 
+    /// Parks the record at `sequence`, which a stage rejected.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn add_dead_letter(&mut self, sequence: Sequence, stage: &str, reason: &str) -> Result<()> {
+        let sql = "INSERT OR REPLACE INTO _cdc_dead_letter(sequence, stage, reason) VALUES (?1, ?2, ?3)";
+        self.conn().prepare_cached(sql)?.execute(params![sequence.as_i64(), stage, reason])?;
+        Ok(())
+    }
+
     /// Adds to a counter that survives restarts.
     ///
     /// # Errors
@@ -387,6 +371,17 @@ impl<'l> LogTransaction<'l> {
 }
 
 impl Log {
+    /// A stage's state under `key`, or anything else a driver keeps beside the log under a name of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn stage_state(&self, stage: &str, key: &str) -> Result<Option<String>> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT value FROM _cdc_stage WHERE stage = ?1 AND key = ?2")?;
+        Ok(statement.query_row([stage, key], |row| row.get(0)).optional()?)
+    }
+
     /// What is kept of a child's link.
     ///
     /// # Errors
@@ -394,15 +389,12 @@ impl Log {
     /// [`Error::Sqlite`].
     pub fn link(&self, child: &ObjectId) -> Result<Option<Link>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT generation, epoch, sequence, digest, settled FROM _cdc_link WHERE child = ?1",
+            "SELECT generation, session, epoch, sequence, digest FROM _cdc_link WHERE child = ?1",
         )?;
         let mut rows = statement.query([child.as_str()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let mark = match (
-            row.get::<_, Option<String>>(1)?,
-            row.get::<_, Option<i64>>(2)?,
-            row.get::<_, Option<[u8; 16]>>(3)?,
-        ) {
+        let parts: (Option<String>, Option<i64>, Option<[u8; 16]>) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        let mark = match parts {
             (Some(epoch), Some(sequence), Some(digest)) => Some(Mark {
                 epoch: epoch.parse()?,
                 sequence: Sequence::checked(sequence).unwrap_or_default(),
@@ -410,8 +402,8 @@ impl Log {
             }),
             _ => None,
         };
-        let settled = Sequence::checked(row.get(4)?).unwrap_or_default();
-        Ok(Some(Link { generation: row.get::<_, i64>(0)?.cast_unsigned(), mark, settled }))
+        let (generation, session): (i64, i64) = (row.get(0)?, row.get(1)?);
+        Ok(Some(Link { generation: generation.cast_unsigned(), session: session.cast_unsigned(), mark }))
     }
 
     /// The children that ever linked to this object.
@@ -423,20 +415,6 @@ impl Log {
         let mut statement = self.conn.prepare_cached("SELECT child FROM _cdc_link ORDER BY child")?;
         let children = statement.query_map([], |row| row.get::<_, String>(0))?;
         children.map(|child| Ok(child?.parse()?)).collect()
-    }
-
-    /// The child's newest remembered position that lies at or below `sequence` of this log.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Sqlite`].
-    pub fn link_ack(&self, child: &ObjectId, sequence: Sequence) -> Result<Option<Sequence>> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT max(position) FROM _cdc_link_ack WHERE child = ?1 AND sequence <= ?2")?;
-        let position: Option<i64> =
-            statement.query_row(params![child.as_str(), sequence.as_i64()], |row| row.get(0))?;
-        Ok(position.and_then(Sequence::checked))
     }
 
     /// A subscriber's saved cursor.

@@ -30,7 +30,6 @@ impl Tokio {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn current() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the place that owns the monotonic clock")]
         let start = Instant::now();
         Self {
             handle: Handle::current(),
