@@ -34,6 +34,7 @@ mod attached;
 pub use attached::{AttachReport, Attached, Look};
 mod capture;
 pub use capture::{Installed, Tables};
+mod consume;
 mod drain;
 pub use drain::Drained;
 mod error;

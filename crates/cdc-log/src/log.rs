@@ -147,6 +147,17 @@ impl Log {
         Ok(log)
     }
 
+    /// Looks again how far the log reaches, for a process that reads along while another one writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`] or [`Error::Corrupt`].
+    pub fn refresh(&mut self) -> Result<()> {
+        self.origins = self.stored_origins()?;
+        self.tail = self.stored_tail()?;
+        Ok(())
+    }
+
     /// The object.
     #[must_use]
     pub const fn id(&self) -> &ObjectId {

@@ -94,6 +94,14 @@ impl<'c> Tx<'c> {
         if self.conn.is_autocommit() { Err(Error::TransactionGone) } else { Ok(self.conn) }
     }
 
+    /// Prepares statements of our own while the caller's are guarded.
+    pub(crate) fn outside_guard<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.inside.store(false, Ordering::Relaxed);
+        let done = work();
+        self.inside.store(true, Ordering::Relaxed);
+        done
+    }
+
     /// Runs one statement; gives the number of rows it changed.
     ///
     /// # Errors
@@ -150,10 +158,8 @@ impl<'c> Tx<'c> {
         let (head, row) = EMIT;
         let conn = self.alive()?;
         // Our own statement on our own table: its text is not the caller's.
-        self.inside.store(false, Ordering::Relaxed);
-        let statement = conn.prepare_cached(&format!("{head} VALUES ({row}) --emit"));
-        self.inside.store(true, Ordering::Relaxed);
-        let mut statement = statement?;
+        let mut statement =
+            self.outside_guard(|| conn.prepare_cached(&format!("{head} VALUES ({row}) --emit")))?;
         statement.execute(params![
             change.collection,
             change.document_id,
@@ -243,6 +249,14 @@ impl Log {
     /// What `work` returns; [`Error::TransactionGone`] when a statement rolled the transaction back;
     /// [`Error::NotAllowed`] for statements that would end it.
     pub fn write<R>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
+        self.write_with(|tx, _| work(tx))
+    }
+
+    /// As [`Log::write`], with the log's own transaction beside the caller's.
+    pub(crate) fn write_with<R>(
+        &mut self,
+        work: impl FnOnce(&Tx<'_>, &mut crate::LogTransaction<'_>) -> Result<R>,
+    ) -> Result<R> {
         while capture_pending(self)? {
             self.transact(drain_owned)?;
         }
@@ -257,7 +271,7 @@ impl Log {
         let done = self.transact(|log| {
             let before = cookie(log.conn())?;
             inside.store(true, Ordering::Relaxed);
-            let done = work(&Tx { conn: log.conn(), inside: &inside });
+            let done = work(&Tx { conn: log.conn(), inside: &inside }, log);
             inside.store(false, Ordering::Relaxed);
             let done = done?;
             if log.conn().is_autocommit() {
