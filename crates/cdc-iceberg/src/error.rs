@@ -131,10 +131,20 @@ pub enum Error {
         /// How often it was tried.
         attempts: u32,
     },
-    /// A record cannot be stored as a row or a row cannot be read back as a record.
-    #[error("sequence {sequence} cannot be converted")]
+    /// A record's body is not what a log stores.
+    #[error("the record at sequence {sequence} cannot be stored as a row")]
     Row {
         /// The record's place in the log.
+        sequence: Sequence,
+        /// Why.
+        source: cdc_model::Error,
+    },
+    /// A stored row is not a record.
+    #[error("{file}: the row at sequence {sequence} is not a record")]
+    Unreadable {
+        /// The data file.
+        file: String,
+        /// The row's place in the log.
         sequence: Sequence,
         /// Why.
         source: cdc_model::Error,
@@ -207,9 +217,11 @@ impl Error {
             | Self::Storage { retryable: false, .. }
             | Self::BadBatch { .. }
             | Self::Row { .. } => Remedy::FixRequest,
-            Self::Corrupt { .. } | Self::MarkConflict { .. } | Self::BadRow { .. } | Self::Repeat { .. } => {
-                Remedy::Restore
-            }
+            Self::Corrupt { .. }
+            | Self::MarkConflict { .. }
+            | Self::Unreadable { .. }
+            | Self::BadRow { .. }
+            | Self::Repeat { .. } => Remedy::Restore,
             Self::Table { .. } => Remedy::Bug,
         }
     }

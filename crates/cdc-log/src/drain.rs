@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cdc_model::{Body, Fold, Timestamp};
 use rusqlite::{Connection, Row};
 
-use crate::capture::{self, Assembler, CapturedTable, RowHead};
+use crate::capture::{self, Assembler, CapturedTable, FIRST_VALUE, RowHead};
 use crate::reconcile;
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::{Result, store};
@@ -51,31 +51,63 @@ pub(crate) fn set_mark(log: &Connection, mark: CaptureRow) -> Result<()> {
     store::put_meta(log, "capture_nonce", mark.nonce)
 }
 
-/// Drains rows after `after` from a database on which the caller holds a read transaction, or which is the log's
-/// own. Gives the last row drained, which is the new mark.
+/// Where a drain reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'u> {
+    /// The database with the capture rows; the caller holds a read transaction on it, or it is the log's own.
+    pub(crate) user: &'u Connection,
+    /// The shapes that capture rows name.
+    pub(crate) tables: &'u BTreeMap<i64, CapturedTable>,
+}
+
+/// Where a drain begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// At the oldest row there is, whichever that is: drained rows are removed at once.
+    Oldest,
+    /// After this row, without a gap.
+    After(CaptureRow),
+    /// At the very first row, without a gap.
+    First,
+}
+
+impl From {
+    const fn seq(self) -> i64 {
+        match self {
+            Self::Oldest => i64::MIN,
+            Self::First => 0,
+            Self::After(row) => row.seq,
+        }
+    }
+}
+
+/// Drains a chunk of rows. Gives the last row drained, which is the new mark.
+///
+/// `compare` asks for a comparison with the live tables; so does a barrier row still to be drained, and a gap at
+/// the beginning. Then everything there is is drained.
 pub(crate) fn drain(
-    user: &Connection,
+    source: Source<'_>,
     log: &mut LogTransaction<'_>,
-    after: Option<CaptureRow>,
+    from: From,
     compare: bool,
 ) -> Result<(Drained, Option<CaptureRow>)> {
-    let compare = compare || holds_barrier(user, after)?;
+    let Source { user, tables } = source;
+    let compare = compare || capture::barrier(user)?.max(0) > from.seq() || begins_with_gap(user, from)?;
     let mut drain = Drain {
-        tables: capture::by_id(user)?,
+        tables,
         assembler: Assembler::default(),
         fold: if compare { Some(reconcile::fold_own(log)?) } else { None },
         done: Drained::default(),
-        mark: after,
+        mark: None,
         bytes: 0,
     };
-    let mut statement = user.prepare_cached("SELECT * FROM _cdc_capture WHERE seq > ?1 ORDER BY seq")?;
-    let mut rows = statement.query([after.map_or(i64::MIN, |mark| mark.seq)])?;
-    while let Some(row) = rows.next()? {
-        if !compare && !drain.assembler.is_open() && drain.is_full() {
-            drain.done.more = true;
-            break;
-        }
-        drain.take(log, row)?;
+    let mut width = Some(VALUES_NARROW);
+    while let Some(values) = width {
+        width = drain.read(user, log, from, values)?;
+    }
+    for body in drain.assembler.flush() {
+        let now = log.now();
+        drain.append(log, now, body, None, Chain::Mend)?;
     }
     if let Some(fold) = &mut drain.fold {
         let found = reconcile::compare(user, log, fold)?;
@@ -85,24 +117,30 @@ pub(crate) fn drain(
     Ok((drain.done, drain.mark))
 }
 
-/// Drains a chunk of the rows in the log's own file. They are removed in the same transaction, so that there is
-/// no mark to keep.
-pub(crate) fn drain_own(log: &mut LogTransaction<'_>) -> Result<(Drained, Option<CaptureRow>)> {
-    let user = log.conn();
-    drain(user, log, None, false)
+/// Whether the first row is not the one that follows: somebody took rows away.
+fn begins_with_gap(user: &Connection, from: From) -> Result<bool> {
+    if from == From::Oldest {
+        return Ok(false);
+    }
+    let mut first = user.prepare_cached("SELECT min(seq) FROM _cdc_capture WHERE seq > ?1")?;
+    let first: Option<i64> = first.query_row([from.seq()], |row| row.get(0))?;
+    Ok(first.is_some_and(|first| first != from.seq() + 1))
 }
 
-/// Whether a comparison was asked for by a row still to be drained, or rows are missing in between.
-fn holds_barrier(user: &Connection, after: Option<CaptureRow>) -> Result<bool> {
-    let after = after.map_or(0, |mark| mark.seq);
-    let sql = "SELECT coalesce(max(op = 'B'), 0), count(*), coalesce(max(seq), ?1) FROM _cdc_capture WHERE seq > ?1";
-    let (barrier, rows, last): (bool, i64, i64) =
-        user.prepare_cached(sql)?.query_row([after], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    Ok(barrier || last - after != rows)
+/// Values per row that are read unless a table needs more. One wide table makes the capture table wide; SQLite
+/// takes every column asked for out of every row.
+const VALUES_NARROW: usize = 64;
+
+/// Whether a `before` that is not what the log has is preceded by the change that was missed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chain {
+    Mend,
+    /// Emitted documents are the caller's own words.
+    Leave,
 }
 
-struct Drain {
-    tables: BTreeMap<i64, CapturedTable>,
+struct Drain<'t> {
+    tables: &'t BTreeMap<i64, CapturedTable>,
     assembler: Assembler,
     /// While comparing: the documents as the log has them.
     fold: Option<Fold>,
@@ -111,19 +149,56 @@ struct Drain {
     bytes: usize,
 }
 
-impl Drain {
+impl Drain<'_> {
+    /// Drains rows with `width` values each, until a row comes that asks for another width, which is given back.
+    fn read(
+        &mut self,
+        user: &Connection,
+        log: &mut LogTransaction<'_>,
+        from: From,
+        width: usize,
+    ) -> Result<Option<usize>> {
+        let mut after = self.mark.map_or(from.seq(), |mark| mark.seq);
+        let mut statement = user.prepare_cached(&select(user, width)?)?;
+        let width = statement.column_count() - FIRST_VALUE;
+        let mut rows = statement.query([after])?;
+        while let Some(row) = rows.next()? {
+            let head =
+                RowHead { seq: row.get(0)?, timestamp: row.get(1)?, table: row.get(3)?, nonce: row.get(4)? };
+            let gap = head.seq != after + 1 && (self.mark.is_some() || from != From::Oldest);
+            let full = !self.assembler.is_open() && self.is_full();
+            if self.fold.is_none() && (gap || full) {
+                self.done.more = true;
+                break;
+            }
+            let needed = self.tables.get(&head.table).map_or(0, |table| table.shape.values_max());
+            let wanted = needed.next_power_of_two().max(VALUES_NARROW);
+            if needed > width || wanted < width / 4 {
+                return Ok(Some(wanted));
+            }
+            self.take(log, row, head)?;
+            after = head.seq;
+        }
+        Ok(None)
+    }
+
     const fn is_full(&self) -> bool {
         self.done.rows >= DRAIN_ROWS_MAX || self.bytes >= DRAIN_BYTES_MAX
     }
 
-    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>) -> Result<()> {
-        let head =
-            RowHead { seq: row.get(0)?, timestamp: row.get(1)?, table: row.get(3)?, nonce: row.get(4)? };
+    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>, head: RowHead) -> Result<()> {
         let op = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+        let mut chain = Chain::Mend;
         let bodies = match (op, self.tables.get(&head.table)) {
-            ("E", _) => vec![capture::emitted(row)?],
-            ("T", Some(table)) => vec![Body::schema(table.shape.schema_change(table.version))],
             ("A" | "B", _) => Vec::new(),
+            ("E", _) => {
+                chain = Chain::Leave;
+                vec![capture::emitted(row)?]
+            }
+            ("T", Some(table)) => {
+                capture::know(log.conn(), table)?;
+                vec![Body::schema(table.shape.schema_change(table.version))]
+            }
             (_, Some(table)) => self.assembler.take(op, row, table)?,
             (_, None) => {
                 return Err(log
@@ -134,7 +209,7 @@ impl Drain {
         let from = CaptureRow { seq: head.seq, nonce: head.nonce };
         let last = bodies.len().saturating_sub(1);
         for (at, body) in bodies.into_iter().enumerate() {
-            self.append(log, head.timestamp, body, (at == last).then_some(from))?;
+            self.append(log, Timestamp::new(head.timestamp), body, (at == last).then_some(from), chain)?;
         }
         self.done.rows += 1;
         self.mark = Some(from);
@@ -144,13 +219,13 @@ impl Drain {
     fn append(
         &mut self,
         log: &mut LogTransaction<'_>,
-        ts: i64,
+        timestamp: Timestamp,
         body: Body,
         from: Option<CaptureRow>,
+        chain: Chain,
     ) -> Result<()> {
-        let timestamp = Timestamp::new(ts);
         self.bytes += body.as_str().len();
-        if let Some(fold) = &mut self.fold {
+        if let Some(fold) = self.fold.as_mut().filter(|_| chain == Chain::Mend) {
             let mended = reconcile::mend_chain(log, fold, timestamp, &body)?;
             self.done.reconciled += mended;
             self.done.records += mended;
@@ -162,4 +237,11 @@ impl Drain {
         }
         Ok(())
     }
+}
+
+/// Reads capture rows with at least `width` values each, or all there are.
+fn select(user: &Connection, width: usize) -> Result<String> {
+    let have = user.prepare_cached("SELECT * FROM _cdc_capture")?.column_count() - FIRST_VALUE;
+    let values: String = (0..width.min(have)).map(|at| format!(", v{at}")).collect();
+    Ok(format!("SELECT seq, ts, op, tbl, nonce{values} FROM _cdc_capture WHERE seq > ?1 ORDER BY seq"))
 }

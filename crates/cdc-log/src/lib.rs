@@ -44,6 +44,7 @@ pub use log::{Limit, Log, RowRef};
 mod owned;
 pub use owned::{Emit, Tx};
 mod reconcile;
+mod seek;
 mod store;
 mod transaction;
 pub use transaction::{Link, LogTransaction, Save};

@@ -36,6 +36,14 @@ pub struct RowDifference {
     pub folded: Option<String>,
 }
 
+impl std::fmt::Display for RowDifference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { collection, document_id, live, folded } = self;
+        let text = |state: &Option<String>| state.clone().unwrap_or_else(|| "nothing".to_owned());
+        write!(f, "{collection}/{document_id} is {} in the table and {} in the history", text(live), text(folded))
+    }
+}
+
 impl Log {
     /// Reads the whole log and checks that sequences are dense, times never decrease, every origin's sequences
     /// strictly increase, stored digests follow from the rows, and each event continues its document's history.

@@ -21,9 +21,16 @@ pub(crate) struct RowHead {
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     /// Rows that were replaced, to be told apart by their document id: an update or deletions.
-    replaced: Vec<(String, Vec<Value>)>,
+    replaced: Vec<Replaced>,
     /// The first half of a wide update.
     old: Option<Vec<Value>>,
+}
+
+#[derive(Debug)]
+struct Replaced {
+    table: CapturedTable,
+    document_id: String,
+    values: Vec<Value>,
 }
 
 /// The place of the first value in a row selected by [`crate::drain`].
@@ -40,25 +47,45 @@ impl Assembler {
         let shape = &table.shape;
         let width = shape.width();
         let first = || values(row, FIRST_VALUE, width);
+        let joins = matches!(op, "O" | "R" | "I" | "U");
+        let mut bodies = Vec::new();
+        if !joins || self.replaced.iter().any(|replaced| replaced.table.id != table.id) {
+            bodies = self.flush();
+        }
         match op {
             "O" => self.old = Some(owned(&first()?)),
             "R" => {
                 let values = first()?;
-                self.replaced.push((shape.document_id(&values), owned(&values)));
+                let (document_id, values) = (shape.document_id(&values), owned(&values));
+                self.replaced.push(Replaced { table: table.clone(), document_id, values });
             }
-            "I" => return self.write(table, None, Some(&first()?), None),
-            "S" => return self.write(table, None, Some(&first()?), Some(&Tag::Snapshot)),
-            "D" => return self.write(table, Some(&first()?), None, None),
+            "I" => bodies.extend(self.write(table, None, Some(&first()?), None)),
+            "S" => bodies.extend(self.write(table, None, Some(&first()?), Some(&Tag::Snapshot))),
+            "D" => bodies.extend(self.write(table, Some(&first()?), None, None)),
             _ => {
                 if let Some(old) = self.old.take() {
                     let old: Vec<_> = old.iter().filter_map(Value::as_ref).collect();
-                    return self.write(table, Some(&old), Some(&first()?), None);
+                    bodies.extend(self.write(table, Some(&old), Some(&first()?), None));
+                } else {
+                    let (old, new) = (first()?, values(row, FIRST_VALUE + width, width)?);
+                    bodies.extend(self.write(table, Some(&old), Some(&new), None));
                 }
-                let (old, new) = (first()?, values(row, FIRST_VALUE + width, width)?);
-                return self.write(table, Some(&old), Some(&new), None);
             }
         }
-        Ok(Vec::new())
+        Ok(bodies)
+    }
+
+    /// What is held back although the row that it belongs to does not come (its trigger was dropped): replaced
+    /// rows are gone all the same.
+    pub(crate) fn flush(&mut self) -> Vec<Body> {
+        self.old = None;
+        let gone = |replaced: Replaced| {
+            let table = &replaced.table;
+            let writer = BodyWriter { shape: &table.shape, version: table.version, tag: None };
+            let values: Vec<_> = replaced.values.iter().filter_map(Value::as_ref).collect();
+            writer.body(&replaced.document_id, Some(&values), None)
+        };
+        std::mem::take(&mut self.replaced).into_iter().map(gone).collect()
     }
 
     /// The bodies of one written row: deletions of other rows it replaced, then itself. An update that changes the
@@ -69,13 +96,13 @@ impl Assembler {
         old: Option<&[ValueRef<'_>]>,
         new: Option<&[ValueRef<'_>]>,
         tag: Option<&Tag>,
-    ) -> Result<Vec<Body>> {
+    ) -> Vec<Body> {
         let writer = BodyWriter { shape: &table.shape, version: table.version, tag };
         let old_id = old.map(|old| table.shape.document_id(old));
         let new_id = new.map(|new| table.shape.document_id(new));
         let mut bodies = Vec::new();
         let mut replaced_here = None;
-        for (id, values) in std::mem::take(&mut self.replaced) {
+        for Replaced { document_id: id, values, .. } in std::mem::take(&mut self.replaced) {
             if Some(&id) == new_id.as_ref() && Some(&id) != old_id.as_ref() {
                 replaced_here = Some(values);
             } else {
@@ -96,7 +123,7 @@ impl Assembler {
                 }
             }
         }
-        Ok(bodies)
+        bodies
     }
 }
 

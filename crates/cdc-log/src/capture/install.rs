@@ -43,6 +43,26 @@ pub(crate) struct CapturedTable {
     pub(crate) shape: Shape,
 }
 
+/// The tables that the log has a shape of, with its newest version. The log may know more than the database, which
+/// can be an older copy of itself or attached anew.
+pub(crate) type KnownTables = BTreeMap<String, u32>;
+
+/// What [`KnownTables`] are kept under in the log: `schema/` and the table, the version.
+const KNOWN: &str = "schema/";
+
+/// Remembers in the log that it has this version of a table's shape.
+pub(crate) fn know(log: &Connection, table: &CapturedTable) -> Result<()> {
+    store::put_meta(log, &format!("{KNOWN}{}", table.shape.table), table.version)
+}
+
+/// The tables that the log has a shape of.
+pub(crate) fn known(log: &Connection) -> Result<KnownTables> {
+    let mut statement = log.prepare_cached("SELECT key, value FROM _cdc_meta WHERE key GLOB 'schema/*'")?;
+    let known = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let table = |(key, version): (String, u32)| (key.trim_start_matches(KNOWN).to_owned(), version);
+    Ok(known.map(|known| known.map(table)).collect::<Result<_, _>>()?)
+}
+
 /// Makes the tables of capture.
 pub(crate) fn prepare(conn: &Connection, id: &ObjectId, log: &str) -> Result<()> {
     let values: String = (0..VALUES_MIN).map(|at| format!(", v{at}")).collect();
@@ -96,70 +116,91 @@ pub(crate) struct Plan {
     install: Vec<(Shape, Option<CapturedTable>)>,
     /// Captured tables that are gone.
     gone: Vec<CapturedTable>,
+    /// Captured tables that are no longer wanted.
+    unwanted: Vec<CapturedTable>,
+    /// What the database and the log know of tables, by name.
+    known: KnownTables,
     left_out: Vec<(String, String)>,
 }
 
 impl Plan {
-    /// Compares the database with what should be installed.
-    pub(crate) fn make(conn: &Connection, tables: &Tables) -> Result<Self> {
-        let mut plan = Self::default();
-        let mut installed = if is_prepared(conn)? { current(conn)? } else { BTreeMap::new() };
-        let names = match tables {
-            Tables::All => shape::tables(conn)?,
-            Tables::Named(names) => names.clone(),
-        };
+    /// Compares the database with what should be installed. `known` is what the log knows.
+    pub(crate) fn make(conn: &Connection, tables: &Tables, known: &KnownTables) -> Result<Self> {
+        let mut plan = Self { known: known.clone(), ..Self::default() };
+        let mut installed = BTreeMap::new();
+        if is_prepared(conn)? {
+            installed = current(conn)?;
+            for table in by_id(conn)?.into_values() {
+                let newest = plan.known.entry(table.shape.table).or_default();
+                *newest = table.version.max(*newest);
+            }
+        }
         let existing = shape::tables(conn)?;
+        let names = match tables {
+            Tables::All => &existing,
+            Tables::Named(names) => names,
+        };
         for name in names {
-            if let Some(captured) = installed.get(&name)
-                && !existing.contains(&name)
-            {
-                plan.gone.push(captured.clone());
+            let is_it = |other: &&String| other.eq_ignore_ascii_case(name);
+            if !existing.iter().any(|table| is_it(&table)) && plan.known.keys().any(|table| is_it(&table)) {
+                // A table that was captured and is gone may come back.
                 continue;
             }
-            let shape = match (Shape::read(conn, &name), tables) {
+            let shape = match (Shape::read(conn, name), tables) {
                 (Ok(shape), _) => shape,
                 (Err(error), Tables::All) => {
-                    plan.left_out.push((name, error.to_string()));
+                    plan.left_out.push((name.clone(), error.to_string()));
                     continue;
                 }
                 (Err(error), Tables::Named(_)) => return Err(error),
             };
-            let captured = installed.remove(&shape.table);
-            if !captured.as_ref().map_or(Ok(false), |captured| is_healthy(conn, captured, &shape))? {
-                plan.install.push((shape, captured));
-            }
+            plan.want(conn, &mut installed, shape)?;
         }
-        if *tables == Tables::All {
-            plan.gone
-                .extend(installed.into_values().filter(|captured| !existing.contains(&captured.shape.table)));
-        }
+        let kept = |captured: &CapturedTable| existing.contains(&captured.shape.table);
+        (plan.unwanted, plan.gone) = installed.into_values().partition(kept);
+        plan.unwanted.retain(|captured| !plan.install.iter().any(|(shape, _)| shape.table == captured.shape.table));
         Ok(plan)
     }
 
+    fn want(
+        &mut self,
+        conn: &Connection,
+        installed: &mut BTreeMap<String, CapturedTable>,
+        shape: Shape,
+    ) -> Result<()> {
+        let captured = installed.remove(&shape.table);
+        let twice = self.install.iter().any(|(other, _)| other.table == shape.table);
+        if !twice && !captured.as_ref().map_or(Ok(false), |captured| is_healthy(conn, captured, &shape))? {
+            self.install.push((shape, captured));
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.install.is_empty() && self.gone.is_empty()
+        self.install.is_empty() && self.gone.is_empty() && self.unwanted.is_empty()
     }
 
     pub(crate) fn left_out(&self) -> &[(String, String)] {
         &self.left_out
     }
 
-    /// Carries the plan out inside the caller's transaction. Tables that `known` says the log has seen before get
-    /// a barrier row, at which the drain compares them; the others a snapshot of every row.
-    pub(crate) fn carry_out(self, conn: &Connection, known: impl Fn(&str) -> bool) -> Result<Installed> {
+    /// Carries the plan out inside the caller's transaction. Tables that are known get a barrier row, at which the
+    /// drain compares them; the others a snapshot of every row.
+    pub(crate) fn carry_out(self, conn: &Connection) -> Result<Installed> {
         let mut installed = Installed { left_out: self.left_out, ..Installed::default() };
         let mut compare = !self.gone.is_empty();
-        for gone in &self.gone {
-            conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [gone.id])?;
-            remove(conn, gone.id, &gone.shape.table)?;
+        for captured in self.gone.iter().chain(&self.unwanted) {
+            conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [captured.id])?;
+            remove(conn, captured.id)?;
         }
         for (shape, captured) in self.install {
-            let id = put_table(conn, &shape, captured.as_ref())?;
+            let known = self.known.get(&shape.table).copied();
+            let id = put_table(conn, &shape, captured.as_ref(), known.unwrap_or_default())?;
             install_triggers(conn, id, &shape)?;
             if captured.is_none_or(|captured| captured.id != id) {
                 write_row(conn, id, "T", &[])?;
             }
-            if known(&shape.table) {
+            if known.is_some() {
                 compare = true;
             } else {
                 installed.snapshot_rows += snapshot(conn, id, &shape)?;
@@ -167,10 +208,21 @@ impl Plan {
             installed.tables.push(shape.table);
         }
         if compare {
-            write_row(conn, 0, "B", &[])?;
+            write_barrier(conn)?;
         }
         Ok(installed)
     }
+}
+
+/// Asks the drain to compare: a row of its own, and its place, so that the drain need not search for it.
+pub(crate) fn write_barrier(conn: &Connection) -> Result<()> {
+    write_row(conn, 0, "B", &[])?;
+    store::put_meta(conn, "barrier", conn.last_insert_rowid())
+}
+
+/// The newest barrier row; 0 when there was none.
+pub(crate) fn barrier(conn: &Connection) -> Result<i64> {
+    Ok(store::meta(conn, "barrier")?.unwrap_or_default())
 }
 
 /// Writes one capture row of our own, values given as SQL.
@@ -188,18 +240,21 @@ fn snapshot(conn: &Connection, id: i64, shape: &Shape) -> Result<u64> {
 
 /// Records the table's shape. A changed shape is a new version with an id of its own, so that rows captured
 /// before it are still decoded by the old one.
-fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>) -> Result<i64> {
+fn put_table(
+    conn: &Connection,
+    shape: &Shape,
+    captured: Option<&CapturedTable>,
+    newest: u32,
+) -> Result<i64> {
     if let Some(captured) = captured {
         if captured.shape == *shape {
             return Ok(captured.id);
         }
-        remove(conn, captured.id, &captured.shape.table)?;
+        remove(conn, captured.id)?;
         conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [captured.id])?;
     }
     let text = serde_json::to_string(shape)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let newest = "SELECT coalesce(max(version), 0) FROM _cdc_table WHERE name = ?1";
-    let newest: i64 = conn.query_row(newest, [&shape.table], |row| row.get(0))?;
     conn.execute(
         "INSERT INTO _cdc_table(name, version, current, shape) VALUES (?1, ?2, 1, ?3)",
         params![shape.table, newest + 1, text],
@@ -208,8 +263,8 @@ fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>)
 }
 
 fn install_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
-    remove(conn, id, &shape.table)?;
-    widen(conn, if shape.is_wide() { shape.width() } else { shape.width() * 2 })?;
+    remove(conn, id)?;
+    widen(conn, shape.values_max())?;
     let triggers = Triggers::of(conn, id, shape)?;
     let users = triggers_on(conn, &shape.table)?;
     for (name, ..) in &users {
@@ -245,7 +300,7 @@ fn triggers_on(conn: &Connection, table: &str) -> Result<Vec<(String, String, i6
 }
 
 /// Drops the triggers and the stash of a table id, wherever they are now.
-fn remove(conn: &Connection, id: i64, _table: &str) -> Result<()> {
+fn remove(conn: &Connection, id: i64) -> Result<()> {
     let mut statement =
         conn.prepare("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?1")?;
     let names = statement
@@ -263,8 +318,8 @@ pub(crate) fn remove_all(conn: &Connection) -> Result<()> {
     if !is_prepared(conn)? {
         return Ok(());
     }
-    for (id, table) in by_id(conn)? {
-        remove(conn, id, &table.shape.table)?;
+    for id in by_id(conn)?.into_keys() {
+        remove(conn, id)?;
     }
     conn.execute_batch("DROP TABLE _cdc_capture; DROP TABLE _cdc_table; DROP TABLE _cdc_meta;")?;
     Ok(())

@@ -57,10 +57,10 @@ impl Shape {
         let rowid = if without_rowid || rowid_alias.is_some() {
             None
         } else {
-            let taken = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-            let free = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name));
             Some(
-                free.ok_or_else(|| refuse("its columns hide the row id under all three of its names"))?
+                free_rowid_names(&columns)
+                    .next()
+                    .ok_or_else(|| refuse("its columns hide the row id under all three of its names"))?
                     .to_owned(),
             )
         };
@@ -83,6 +83,11 @@ impl Shape {
         self.width() * 2 > VALUES_MAX
     }
 
+    /// How many values a capture row of this table has at most.
+    pub(crate) fn values_max(&self) -> usize {
+        if self.is_wide() { self.width() } else { self.width() * 2 }
+    }
+
     /// The quoted names of the captured values of one state, each after `prefix`.
     pub(crate) fn values(&self, prefix: &str) -> Vec<String> {
         let rowid = self.rowid.iter().cloned();
@@ -103,6 +108,12 @@ impl Shape {
                 key_columns(&self.columns).map(|(at, column)| (quoted(&column.name), at)).collect()
             }
         }
+    }
+
+    /// The names by which statements can reach the row id beside its column, if it has one.
+    pub(crate) fn rowid_names(&self) -> impl Iterator<Item = &'static str> {
+        let has_rowid = self.rowid.is_some() || self.rowid_alias.is_some();
+        free_rowid_names(&self.columns).filter(move |_| has_rowid)
     }
 
     /// The document id of a row, from the values of one state.
@@ -157,6 +168,11 @@ impl Shape {
         });
         SchemaChange { collection: self.table.clone(), version, columns: columns.collect() }
     }
+}
+
+fn free_rowid_names(columns: &[Column]) -> impl Iterator<Item = &'static str> {
+    let taken = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    ["rowid", "_rowid_", "oid"].into_iter().filter(move |name| !taken(name))
 }
 
 fn key_columns(columns: &[Column]) -> impl Iterator<Item = (usize, &Column)> {

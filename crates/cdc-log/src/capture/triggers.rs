@@ -8,8 +8,9 @@
 //! The last trigger created fires first. So guards are created before all user triggers (nothing of the user's
 //! runs between them and the write), AFTER triggers after all user triggers.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
+use super::index_terms::IndexText;
 use super::shape::{Shape, quoted};
 use crate::Result;
 
@@ -36,8 +37,42 @@ struct Text<'a> {
     shape: &'a Shape,
     table: String,
     stash: String,
+    /// By what a row is found again, in the table and in the stash.
+    keys: Vec<Key>,
     conflicts: Vec<String>,
-    unique_columns: Vec<String>,
+    conflict_columns: Vec<String>,
+}
+
+/// One part of the key by which a row is found again.
+struct Key {
+    /// Its name as SQL.
+    name: String,
+    /// Its place in a capture row.
+    at: usize,
+    /// `COLLATE …` of the index that keeps the key unique: keys that it takes for equal cannot both be there.
+    collate: String,
+}
+
+impl Key {
+    fn read(conn: &Connection, shape: &Shape) -> Result<Vec<Self>> {
+        let mut statement = conn.prepare(
+            "SELECT coll FROM pragma_index_list(?1) AS i JOIN pragma_index_xinfo(i.name) AS x \
+             WHERE i.origin = 'pk' AND x.name = ?2",
+        )?;
+        let by_rowid = shape.rowid.is_some() || shape.rowid_alias.is_some();
+        let mut key = |(name, at): (String, usize)| {
+            let column = shape.columns.get(at).filter(|_| !by_rowid);
+            let mut collate = String::new();
+            if let Some(column) = column {
+                let name: Option<String> = statement
+                    .query_row([&shape.table, &column.name], |row| row.get(0))
+                    .optional()?;
+                collate = name.map(|name| format!(" COLLATE {}", quoted(&name))).unwrap_or_default();
+            }
+            Ok(Self { name, at, collate })
+        };
+        shape.row_key().into_iter().map(&mut key).collect()
+    }
 }
 
 impl Triggers {
@@ -49,18 +84,21 @@ impl Triggers {
             shape,
             table: quoted(&shape.table),
             stash: format!("_cdc_stash_{id}"),
+            keys: Key::read(conn, shape)?,
             conflicts: indexes.iter().map(UniqueIndex::conflict).collect(),
-            unique_columns: unique_columns(shape, &indexes),
+            conflict_columns: conflict_columns(conn, shape, &indexes)?,
         };
         let stash_columns: Vec<String> = (0..shape.width()).map(|at| format!("v{at}")).collect();
         let stash =
             format!("CREATE TABLE {}(n INTEGER PRIMARY KEY, {})", text.stash, stash_columns.join(", "));
-        let mut before = vec![text.guard_insert()];
-        let mut after = vec![text.delete(), text.update(), text.insert(), text.replaced_by_insert()];
-        if !text.unique_columns.is_empty() {
-            before.push(text.guard_update());
-            after.push(text.replaced_by_update());
-        }
+        let before = vec![text.guard_insert(), text.guard_update()];
+        let after = vec![
+            text.delete(),
+            text.update(),
+            text.insert(),
+            text.replaced_by_insert(),
+            text.replaced_by_update(),
+        ];
         Ok(Self { stash: (text.stash.clone(), stash), before, after })
     }
 }
@@ -103,24 +141,25 @@ impl Text<'_> {
         )
     }
 
+    /// The conditions, joined by AND, that hold for every part of the key.
+    fn of_keys(&self, condition: impl Fn(&Key) -> String) -> String {
+        self.keys.iter().map(condition).collect::<Vec<_>>().join(" AND ")
+    }
+
     /// The condition that a stash row (unqualified columns) has the key of `prefix` (`NEW.` or `OLD.`).
     fn stashed_is(&self, prefix: &str) -> String {
-        let equal = self.shape.row_key().into_iter().map(|(name, at)| format!("v{at} IS {prefix}{name}"));
-        equal.collect::<Vec<_>>().join(" AND ")
+        self.of_keys(|Key { name, at, collate }| format!("v{at} IS {prefix}{name}{collate}"))
+    }
+
+    /// The condition that row `_cdc_t` of the table has the key of a stash row.
+    fn is_stashed(&self) -> String {
+        let stash = &self.stash;
+        self.of_keys(|Key { name, at, collate }| format!("_cdc_t.{name} = {stash}.v{at}{collate}"))
     }
 
     /// The condition that a stash row is no longer in the table.
     fn stashed_is_gone(&self) -> String {
-        let equal = self
-            .shape
-            .row_key()
-            .into_iter()
-            .map(|(name, at)| format!("_cdc_t.{name} = {}.v{at}", self.stash));
-        format!(
-            "NOT EXISTS(SELECT 1 FROM {} AS _cdc_t WHERE {})",
-            self.table,
-            equal.collect::<Vec<_>>().join(" AND ")
-        )
+        format!("NOT EXISTS(SELECT 1 FROM {} AS _cdc_t WHERE {})", self.table, self.is_stashed())
     }
 
     /// Stashes the rows of the table that satisfy one of the conflict conditions and `more`.
@@ -129,19 +168,12 @@ impl Text<'_> {
         let rows: Vec<String> = self.conflicts.iter().map(|conflict| format!("({conflict}{more})")).collect();
         let columns: String = (0..self.shape.width()).map(|at| format!("v{at}, ")).collect();
         let values = self.shape.values("_cdc_t.").join(", ");
-        let keys: Vec<String> = self
-            .shape
-            .row_key()
-            .into_iter()
-            .map(|(name, at)| format!("_cdc_t.{name} = {stash}.v{at}"))
-            .collect();
-        let conflicting = format!("FROM {} AS _cdc_t WHERE {}", self.table, rows.join(" OR "));
+        let conflicting = format!("FROM {} AS _cdc_t WHERE ({})", self.table, rows.join(" OR "));
         vec![
             format!("DELETE FROM {stash} WHERE n <= (SELECT max(n) FROM {stash}) - {STASH_ROWS}"),
             format!(
-                "DELETE FROM {stash} WHERE EXISTS(SELECT 1 {} AND {})",
-                parenthesised(&conflicting),
-                keys.join(" AND ")
+                "DELETE FROM {stash} WHERE EXISTS(SELECT 1 {conflicting} AND {})",
+                self.is_stashed()
             ),
             format!("INSERT INTO {stash}({columns}n) SELECT {values}, NULL {conflicting}"),
         ]
@@ -161,14 +193,9 @@ impl Text<'_> {
     }
 
     fn guard_update(&self) -> (String, String) {
-        let same: Vec<String> = self
-            .shape
-            .row_key()
-            .into_iter()
-            .map(|(name, _)| format!("_cdc_t.{name} IS OLD.{name}"))
-            .collect();
-        let other = format!(" AND NOT ({})", same.join(" AND "));
-        let columns = self.unique_columns.join(", ");
+        let same = self.of_keys(|Key { name, collate, .. }| format!("_cdc_t.{name} IS OLD.{name}{collate}"));
+        let other = format!(" AND NOT ({same})");
+        let columns = self.conflict_columns.join(", ");
         let head = format!("BEFORE UPDATE OF {columns} ON {{t}} WHEN {}", self.any_conflict(&other));
         self.trigger("guard_update", &head, &self.stash_rows(&other))
     }
@@ -190,11 +217,9 @@ impl Text<'_> {
     }
 
     fn replaced_by_update(&self) -> (String, String) {
-        let columns = self.unique_columns.join(", ");
+        let columns = self.conflict_columns.join(", ");
         let head = format!("AFTER UPDATE OF {columns} ON {{t}} WHEN EXISTS(SELECT 1 FROM {})", self.stash);
-        let keys = self.shape.row_key();
-        let same: Vec<String> = keys.iter().map(|(name, _)| format!("NEW.{name} IS OLD.{name}")).collect();
-        let same = same.join(" AND ");
+        let same = self.of_keys(|Key { name, collate, .. }| format!("NEW.{name} IS OLD.{name}{collate}"));
         let (is_new, is_old) = (self.stashed_is("NEW."), self.stashed_is("OLD."));
         let forget = format!("DELETE FROM {} WHERE ({is_old}) AND NOT ({same})", self.stash);
         let gone = format!("(({is_new}) AND NOT ({same})) OR {}", self.stashed_is_gone());
@@ -213,21 +238,25 @@ pub(crate) fn capture_row(id: i64, op: &str, values: &[String]) -> (String, Stri
     )
 }
 
-/// `FROM t WHERE a OR b` with the condition in parentheses, so that more can be added with AND.
-fn parenthesised(from_where: &str) -> String {
-    from_where.replacen("WHERE ", "WHERE (", 1) + ")"
-}
-
-/// The columns whose change can bring an update into conflict with another row.
-fn unique_columns(shape: &Shape, indexes: &[UniqueIndex]) -> Vec<String> {
-    if indexes.iter().any(|index| index.terms.iter().any(|term| term.expression)) {
-        return shape.columns.iter().map(|column| quoted(&column.name)).collect();
-    }
-    let named = |column: &&super::shape::Column| {
-        let name = quoted(&column.name);
-        indexes.iter().any(|index| index.terms.iter().any(|term| term.of_table == name))
+/// The columns whose change can bring an update into conflict with another row, as an UPDATE names them.
+///
+/// `UPDATE OF` goes by the names in the statement's SET list: a generated column is never in it, the row id under
+/// any of its names. What an expression or the condition of a partial index reads is not worked out.
+fn conflict_columns(conn: &Connection, shape: &Shape, indexes: &[UniqueIndex]) -> Result<Vec<String>> {
+    let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3)")?;
+    let generated = statement.query_map([&shape.table], |row| row.get::<_, String>(0))?;
+    let generated: Vec<String> = generated.map(|name| Ok(quoted(&name?))).collect::<Result<_>>()?;
+    let any = |index: &UniqueIndex| {
+        let unclear = |term: &Term| term.expression || generated.contains(&term.of_table);
+        index.predicate.is_some() || index.terms.iter().any(unclear)
     };
-    shape.columns.iter().filter(named).map(|column| quoted(&column.name)).collect()
+    let any = indexes.iter().any(any);
+    let conflicts = |name: &String| {
+        any || indexes.iter().any(|index| index.terms.iter().any(|term| term.of_table == *name))
+    };
+    let columns = shape.columns.iter().map(|column| quoted(&column.name)).filter(conflicts);
+    let rowid = shape.rowid_names().map(str::to_owned);
+    Ok(columns.chain(rowid).collect())
 }
 
 /// One term of a unique index: as it reads over the table, and over NEW.
@@ -240,10 +269,11 @@ struct Term {
 
 /// What can make two rows conflict: the row's own key or a unique index.
 ///
-/// The predicate of a partial index is left out: conflicts may be overestimated, because only rows that are gone
-/// afterwards are logged.
+/// Of a partial index the condition is asked of the row in the table (SQLite uses the index only then), not of NEW:
+/// conflicts may be overestimated, because only rows that are gone afterwards are logged.
 struct UniqueIndex {
     terms: Vec<Term>,
+    predicate: Option<String>,
 }
 
 impl UniqueIndex {
@@ -256,56 +286,49 @@ impl UniqueIndex {
             expression: false,
         });
         if shape.rowid.is_some() || shape.rowid_alias.is_some() {
-            indexes.push(Self { terms: row_key.collect() });
+            indexes.push(Self { terms: row_key.collect(), predicate: None });
         }
         let mut statement =
             conn.prepare("SELECT name FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq DESC")?;
         let names =
             statement.query_map([&shape.table], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
         for name in names {
-            indexes.push(Self { terms: Self::terms(conn, shape, &name)? });
+            indexes.push(Self::named(conn, shape, &name)?);
         }
         Ok(indexes)
     }
 
-    fn terms(conn: &Connection, shape: &Shape, index: &str) -> Result<Vec<Term>> {
+    fn named(conn: &Connection, shape: &Shape, index: &str) -> Result<Self> {
         let text = "SELECT coalesce((SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?1), '')";
         let text: String = conn.query_row(text, [index], |row| row.get(0))?;
-        let expressions = super::index_terms::index_terms(&text);
-        let mut statement = conn
-            .prepare("SELECT seqno, cid, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
+        let text = IndexText::parse(&text);
+        let mut statement =
+            conn.prepare("SELECT seqno, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
         let mut rows = statement.query([index])?;
         let mut terms = Vec::new();
         while let Some(row) = rows.next()? {
-            let (at, cid): (u32, i64) = (row.get(0)?, row.get(1)?);
-            let at = usize::try_from(at).unwrap_or(usize::MAX);
-            let collation = Some(row.get::<_, String>(3)?);
-            terms.push(match row.get::<_, Option<String>>(2)? {
+            let at = usize::try_from(row.get::<_, u32>(0)?).unwrap_or(usize::MAX);
+            let collation = Some(row.get::<_, String>(2)?);
+            terms.push(match row.get::<_, Option<String>>(1)? {
                 Some(name) => Term {
                     of_new: new_or_default(conn, shape, &name)?,
                     of_table: quoted(&name),
                     collation,
                     expression: false,
                 },
-                // The row id itself, under any of its names.
-                None if cid == -1 => {
-                    let name = shape.rowid.clone().unwrap_or_else(|| "rowid".to_owned());
-                    Term { of_new: format!("NEW.{name}"), of_table: name, collation: None, expression: false }
-                }
                 None => {
-                    let expression = expressions.get(at).cloned().unwrap_or_default();
-                    let columns: Vec<String> = shape
-                        .columns
-                        .iter()
-                        .map(|column| quoted(&column.name))
-                        .map(|name| format!("NEW.{name} AS {name}"))
-                        .collect();
+                    let expression = text.terms.get(at).cloned().unwrap_or_default();
+                    let mut columns = Vec::new();
+                    for column in &shape.columns {
+                        let new = new_or_default(conn, shape, &column.name)?;
+                        columns.push(format!("{new} AS {}", quoted(&column.name)));
+                    }
                     let of_new = format!("(SELECT {expression} FROM (SELECT {}))", columns.join(", "));
                     Term { of_new, of_table: expression, collation, expression: true }
                 }
             });
         }
-        Ok(terms)
+        Ok(Self { terms, predicate: text.predicate })
     }
 
     fn conflict(&self) -> String {
@@ -319,16 +342,32 @@ impl UniqueIndex {
                 term.collation.as_ref().map(|name| format!(" COLLATE {}", quoted(name))).unwrap_or_default();
             format!("{table} = {}{collation}", term.of_new)
         });
-        equal.collect::<Vec<_>>().join(" AND ")
+        let predicate = self.predicate.iter().map(|predicate| format!("({predicate})"));
+        equal.chain(predicate).collect::<Vec<_>>().join(" AND ")
     }
 }
 
 /// NEW's value, or the column's default where REPLACE would put it: a NOT NULL column given NULL.
 fn new_or_default(conn: &Connection, shape: &Shape, column: &str) -> Result<String> {
     let default = "SELECT dflt_value FROM pragma_table_xinfo(?1) WHERE name = ?2 AND \"notnull\"";
-    let mut statement = conn.prepare(default)?;
+    let mut statement = conn.prepare_cached(default)?;
     let mut rows = statement.query([&shape.table, column])?;
     let default: Option<String> = rows.next()?.map(|row| row.get(0)).transpose()?.flatten();
     let new = format!("NEW.{}", quoted(column));
-    Ok(default.map_or(new.clone(), |default| format!("coalesce({new}, {default})")))
+    Ok(default.map_or(new.clone(), |default| format!("coalesce({new}, {})", default_value(&default))))
+}
+
+/// A default as a value. SQLite takes a bare or quoted name there for a string, elsewhere for a column.
+fn default_value(default: &str) -> String {
+    const VALUES: [&str; 6] = ["null", "true", "false", "current_time", "current_date", "current_timestamp"];
+    let string = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    for (open, close) in [('"', '"'), ('`', '`'), ('[', ']')] {
+        if let Some(text) = default.strip_prefix(open).and_then(|text| text.strip_suffix(close)) {
+            return string(&text.replace(&format!("{close}{close}"), &close.to_string()));
+        }
+    }
+    let is_name = default.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && default.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$')
+        && !VALUES.iter().any(|value| default.eq_ignore_ascii_case(value));
+    if is_name { string(default) } else { default.to_owned() }
 }

@@ -1,0 +1,126 @@
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use cdc_model::{Digest, Filter, Position, Record, Sequence};
+
+use crate::Error;
+
+/// A range of the sender's own log to be read and filtered. [`Cutter`] does it row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Read from the row after this one; its digest is the log's running digest there.
+    pub after: Position,
+    /// Read no further than this row.
+    pub through_max: Sequence,
+    /// Most records that pass.
+    pub records_max: usize,
+    /// Most bytes of bodies that pass; the first record always does.
+    pub bytes_max: usize,
+    /// Which records pass.
+    pub filter: Arc<Filter>,
+}
+
+/// What a cut found: the range it covers, with the digest at its end, and the records in it that passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Where it begins.
+    pub after: Position,
+    /// The last row looked at.
+    pub through: Position,
+    /// The records that passed.
+    pub records: Vec<Record>,
+}
+
+/// Reads a [`Cut`]: takes rows in order, filters them and runs the digest over all of them.
+///
+/// ```
+/// # use cdc_relay::{Cut, Cutter};
+/// # fn read(log: &[cdc_model::Record], cut: Cut) -> Result<cdc_relay::Slice, cdc_relay::Error> {
+/// let mut cutter = Cutter::new(cut);
+/// for row in log {
+///     if row.sequence > cutter.position().sequence && cutter.push(row.clone())?.is_break() {
+///         break;
+///     }
+/// }
+/// Ok(cutter.finish())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Cutter {
+    cut: Cut,
+    through: Position,
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+impl Cutter {
+    /// Begins a cut.
+    #[must_use]
+    pub const fn new(cut: Cut) -> Self {
+        Self { through: cut.after, cut, records: Vec::new(), bytes: 0 }
+    }
+
+    /// The last row taken; the next must follow it.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.through
+    }
+
+    /// Takes the next row, unless the cut is complete without it. [`ControlFlow::Break`] ends the reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gap`] when a row is missing before this one, [`Error::Row`] when it must be decoded for the
+    /// filter and does not decode. The log is broken then: stop the link with [`Error::stop`].
+    pub fn push(&mut self, row: Record) -> Result<ControlFlow<()>, Error> {
+        self.check_next(row.sequence)?;
+        if row.sequence > self.cut.through_max {
+            return Ok(ControlFlow::Break(()));
+        }
+        let at = row.sequence;
+        let digest = row.digest(self.through.digest);
+        let passes = self.cut.filter.passes(&row).map_err(|source| Error::Row { at, source })?;
+        if passes {
+            let bytes = self.bytes.saturating_add(row.body.as_str().len());
+            if bytes > self.cut.bytes_max && !self.records.is_empty() {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.bytes = bytes;
+            self.records.push(row);
+        }
+        Ok(self.advance(at, digest))
+    }
+
+    /// Takes the next row as one that a stage keeps back: its position counts, its event is not sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gap`] when a row is missing before this one.
+    pub fn keep_back(&mut self, row: &Record) -> Result<ControlFlow<()>, Error> {
+        self.check_next(row.sequence)?;
+        if row.sequence > self.cut.through_max {
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(self.advance(row.sequence, row.digest(self.through.digest)))
+    }
+
+    /// What was found so far.
+    #[must_use]
+    pub fn finish(self) -> Slice {
+        Slice { after: self.cut.after, through: self.through, records: self.records }
+    }
+
+    fn check_next(&self, found: Sequence) -> Result<(), Error> {
+        let expected = self.through.sequence.next();
+        if found == expected { Ok(()) } else { Err(Error::Gap { expected, found }) }
+    }
+
+    fn advance(&mut self, sequence: Sequence, digest: Digest) -> ControlFlow<()> {
+        self.through = Position { sequence, digest };
+        if sequence == self.cut.through_max || self.records.len() >= self.cut.records_max {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}
