@@ -51,13 +51,14 @@ pub struct Cutter {
     through: Position,
     records: Vec<Record>,
     bytes: usize,
+    is_complete: bool,
 }
 
 impl Cutter {
     /// Begins a cut.
     #[must_use]
     pub const fn new(cut: Cut) -> Self {
-        Self { through: cut.after, cut, records: Vec::new(), bytes: 0 }
+        Self { through: cut.after, cut, records: Vec::new(), bytes: 0, is_complete: false }
     }
 
     /// The last row taken; the next must follow it.
@@ -66,23 +67,25 @@ impl Cutter {
         self.through
     }
 
-    /// Takes the next row, unless the cut is complete without it. [`ControlFlow::Break`] ends the reading.
+    /// Takes the next row, unless the cut is complete without it. [`ControlFlow::Break`] ends the reading; rows
+    /// pushed after it are not taken.
     ///
     /// # Errors
     ///
     /// [`Error::Gap`] when a row is missing before this one, [`Error::Row`] when it must be decoded for the
     /// filter and does not decode. The log is broken then: stop the link with [`Error::stop`].
     pub fn push(&mut self, row: Record) -> Result<ControlFlow<()>, Error> {
-        self.check_next(row.sequence)?;
-        if row.sequence > self.cut.through_max {
+        if self.is_complete {
             return Ok(ControlFlow::Break(()));
         }
+        self.check_next(row.sequence)?;
         let at = row.sequence;
         let digest = row.digest(self.through.digest);
         let passes = self.cut.filter.passes(&row).map_err(|source| Error::Row { at, source })?;
         if passes {
             let bytes = self.bytes.saturating_add(row.body.as_str().len());
             if bytes > self.cut.bytes_max && !self.records.is_empty() {
+                self.is_complete = true;
                 return Ok(ControlFlow::Break(()));
             }
             self.bytes = bytes;
@@ -97,10 +100,10 @@ impl Cutter {
     ///
     /// [`Error::Gap`] when a row is missing before this one.
     pub fn keep_back(&mut self, row: &Record) -> Result<ControlFlow<()>, Error> {
-        self.check_next(row.sequence)?;
-        if row.sequence > self.cut.through_max {
+        if self.is_complete {
             return Ok(ControlFlow::Break(()));
         }
+        self.check_next(row.sequence)?;
         Ok(self.advance(row.sequence, row.digest(self.through.digest)))
     }
 
@@ -117,10 +120,7 @@ impl Cutter {
 
     fn advance(&mut self, sequence: Sequence, digest: Digest) -> ControlFlow<()> {
         self.through = Position { sequence, digest };
-        if sequence == self.cut.through_max || self.records.len() >= self.cut.records_max {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        self.is_complete = sequence >= self.cut.through_max || self.records.len() >= self.cut.records_max;
+        if self.is_complete { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

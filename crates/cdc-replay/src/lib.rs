@@ -34,8 +34,9 @@
 //! # let record = |n: u64| {
 //! #     let body = r#"{"operation":"INSERT","collection":"notes","documentId":"ID","after":{}}"#;
 //! #     let (sequence, timestamp) = (Sequence::new(n), Timestamp::new(1_705_276_800_000));
-//! #     let body = Body::parse(body.replace("ID", &n.to_string())).unwrap();
-//! #     Record { sequence, timestamp, epoch, origin: origin.clone(), origin_sequence: sequence, origin_timestamp: timestamp, body }
+//! #     let body = Body::parse(&body.replace("ID", &n.to_string())).unwrap();
+//! #     let (origin_sequence, origin_timestamp) = (sequence, timestamp);
+//! #     Record { sequence, timestamp, epoch, origin: origin.clone(), origin_sequence, origin_timestamp, body }
 //! # };
 //! # futures_util::FutureExt::now_or_never(async {
 //! let (cold, hot) = (Memory((1..=999).map(record).collect()), Memory((900..=1025).map(record).collect()));

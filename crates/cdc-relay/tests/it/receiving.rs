@@ -154,7 +154,7 @@ fn every_record_is_stored_once_and_what_came_before_or_went_round_is_counted() {
         record(12, "leaf", 4, &["leaf"]),
         record(13, "leaf", 7, &["leaf"]),
         record(14, "leaf", 7, &["leaf", "aside"]),
-        record(15, "parent", 3, &["parent"]),
+        record(15, "parent", 3, &["aside"]),
         record(16, "leaf", 9, &["leaf", "parent"]),
         record(17, "leaf", 3, &["leaf"]),
         record(18, "leaf", 8, &["leaf", "aside"]),

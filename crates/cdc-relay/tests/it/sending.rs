@@ -479,6 +479,26 @@ fn a_gap_in_the_log_is_an_error_of_the_cut() {
 }
 
 #[test]
+fn a_complete_cut_takes_no_more() {
+    let bytes = rows(1)[0].body.as_str().len();
+    for (options, through) in [
+        (LinkOptions::default(), 60),
+        (LinkOptions { batch_size: 2, ..LinkOptions::default() }, 2),
+        (LinkOptions { scan_positions_max: 3, ..LinkOptions::default() }, 3),
+        (LinkOptions { batch_bytes_max: 1_024, ..LinkOptions::default() }, (1_024 + 9) / (bytes + 1)),
+    ] {
+        let mut bench = Bench::with(options, Outbound::NEW, 60);
+        let Action::Cut { cut, .. } = bench.sender.poll(ms(0)) else { panic!("a cut is due") };
+        let mut cutter = Cutter::new(cut);
+        assert!(bench.log.iter().any(|row| cutter.push(row.clone()).unwrap().is_break()));
+        assert_eq!(cutter.position(), position(&bench.log, through));
+        assert!(cutter.push(bench.log[through].clone()).unwrap().is_break());
+        assert!(cutter.keep_back(&bench.log[through]).unwrap().is_break());
+        assert_eq!(cutter.finish().through, position(&bench.log, through));
+    }
+}
+
+#[test]
 fn rows_that_a_stage_keeps_back_are_passed_over() {
     let mut bench = Bench::linked(5);
     let Action::Cut { request, cut } = bench.sender.poll(ms(0)) else { panic!("a cut is due") };

@@ -68,7 +68,13 @@ fn a_count_is_a_document_first_inserted_then_updated() {
     let state = first.writes.into_iter().map(|(key, text)| (key, text.unwrap())).collect();
     let second = run(&stages, &state, &[event(2, "customers", Operation::Update, HOUR + 3)]);
     insta::assert_snapshot!(second.emit[0].to_body(), @r#"{"operation":"UPDATE","collection":"updates-per-hour","documentId":"1970-01-01T01:00:00.000Z","tag":{"aggregate":{"from":3600000,"to":7200000}},"derivedFrom":{"source":"https://child.test","epoch":"1-0000000000000001","sequence":102},"changedFields":["count","first"],"before":{"count":1,"first":3600005,"last":3600005},"after":{"count":2,"first":3600003,"last":3600005}}"#);
-    for emit in first.emit.iter().chain(&second.emit) {
+    let updates =
+        [(3, HOUR + 9), (4, HOUR + 1)].map(|(n, time)| event(n, "customers", Operation::Update, time));
+    let state = second.writes.iter().map(|(key, text)| (key.clone(), text.clone().unwrap())).collect();
+    let merged = run(&stages, &state, &updates);
+    assert_eq!(merged.emit[0].change.changed_fields(), ["count", "first", "last"]);
+    assert_eq!(merged.emit[0].change.before(), second.emit[0].change.after());
+    for emit in first.emit.iter().chain(&second.emit).chain(&merged.emit) {
         let body = emit.to_body();
         assert_eq!(cdc_model::Body::parse(body.as_str()).unwrap(), body, "the body is canonical");
     }

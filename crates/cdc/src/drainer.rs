@@ -1,0 +1,117 @@
+//! Drives the hop from an attached database to its log: looks when something was committed, drains until quiet.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdc_net::Env;
+
+use crate::node::Hot;
+use crate::shared::{Shared, stopped};
+use crate::uplink::chain;
+use crate::wake::{FolderWatch, Signature};
+use crate::{Error, Result};
+
+/// A wake-up can come before the commit is visible, so one more look follows after this long.
+const SECOND_LOOK: Duration = Duration::from_millis(15);
+
+/// Safety net: the file's state is compared this often even when nothing woke us.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// And looked at regardless after this many sweeps.
+const SWEEPS_PER_LOOK: u32 = 30;
+
+/// Pause after a look that failed.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Drained rows are trimmed after this long without a foreign commit.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
+
+pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
+    let mut watch = FolderWatch::new(&database);
+    let (mut stop, mut flush) = (object.stop.subscribe(), object.flush.subscribe());
+    let mut seen = None;
+    let mut asked = *flush.borrow_and_update();
+    let (mut second_look, mut trim_due, mut sweeps) = (false, false, 0);
+    loop {
+        watch.events.borrow_and_update();
+        let now = Signature::of(&database);
+        if seen.as_ref() != Some(&now) || second_look {
+            second_look = seen.as_ref() != Some(&now);
+            seen = Some(now);
+            trim_due = true;
+            sweeps = 0;
+            if !look_until_quiet(&object, asked).await {
+                seen = None;
+            }
+        }
+        let pause = if seen.is_none() {
+            RETRY
+        } else if second_look {
+            SECOND_LOOK
+        } else if trim_due {
+            TRIM_AFTER
+        } else {
+            SWEEP
+        };
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            _ = flush.changed() => {
+                asked = *flush.borrow_and_update();
+                seen = None;
+            }
+            _ = watch.events.changed(), if !second_look => {}
+            () = object.env.sleep(pause) => {
+                sweeps += 1;
+                if sweeps >= SWEEPS_PER_LOOK {
+                    seen = None;
+                } else if trim_due && !second_look && seen.as_ref() == Some(&Signature::of(&database)) {
+                    trim_due = trim(&object).await;
+                    seen = Some(Signature::of(&database));
+                }
+            }
+        }
+    }
+}
+
+/// Looks until nothing is left, and tells those who `asked`. Gives false when a look failed and is to be repeated.
+async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, asked: u64) -> bool {
+    loop {
+        let looked = object.run(|node| match &mut node.hot {
+            Hot::Attached(attached) => Ok(Some(attached.look()?)),
+            Hot::Owned(_) => Ok(None),
+        });
+        match looked.await {
+            Ok(Some(look)) if look.drained.more => {}
+            Ok(_) => {
+                object.clear_trouble("drain");
+                object.quiet_looks.send_replace(asked);
+                return true;
+            }
+            Err(Error::Log(error)) if error.is_busy() => return false,
+            Err(Error::ShutDown) => return true,
+            Err(error) => {
+                object.set_trouble("drain", chain(&error));
+                return false;
+            }
+        }
+    }
+}
+
+/// Trims one step. Gives whether there is more to trim.
+async fn trim<E: Env>(object: &Arc<Shared<E>>) -> bool {
+    let trimmed: Result<u64> = object
+        .run(|node| match &mut node.hot {
+            Hot::Attached(attached) => Ok(attached.trim()?),
+            Hot::Owned(_) => Ok(0),
+        })
+        .await;
+    match trimmed {
+        Ok(rows) => rows > 0,
+        Err(error) => {
+            tracing::warn!(object = %object.id(), %error, "drained rows could not be trimmed");
+            false
+        }
+    }
+}

@@ -1,0 +1,370 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cdc_model::{ObjectId, Sequence};
+use cdc_net::{Env, Loopback, Tokio};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::node::{Hot, Node};
+use crate::registry::ObjectSpec;
+use crate::shared::Shared;
+use crate::uplink::Uplink;
+use crate::{ArchiveSettings, Error, ObjectBuilder, Project, Result, Settings, archiver, drainer, intake};
+
+/// How long the engine may take for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(pub(crate) Duration);
+
+impl Deadline {
+    /// In so many seconds.
+    #[must_use]
+    pub const fn secs(secs: u64) -> Self {
+        Self(Duration::from_secs(secs))
+    }
+
+    /// In so many milliseconds.
+    #[must_use]
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+}
+
+/// Says how to open an engine.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct CdcBuilder<E = Tokio> {
+    folder: PathBuf,
+    settings: Settings,
+    env: E,
+}
+
+impl<E: Env> CdcBuilder<E> {
+    /// Objects without a parent archive into this warehouse: `file:./warehouse` or a path, relative to the folder.
+    pub fn archive(mut self, warehouse: impl Into<String>) -> Self {
+        self.settings.archive = Some(ArchiveSettings::new(warehouse));
+        self
+    }
+
+    /// All settings at once.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Another environment, as a simulation has.
+    pub fn env<F: Env>(self, env: F) -> CdcBuilder<F> {
+        CdcBuilder { folder: self.folder, settings: self.settings, env }
+    }
+
+    /// Opens the engine. It takes the folder for itself until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`], [`Error::File`], or what is wrong with a setting.
+    pub async fn open(self) -> Result<Cdc<E>> {
+        let Self { folder, settings, env } = self;
+        settings.link.validate()?;
+        let opened = blocking(&env, move || {
+            let project = Project::open(folder, settings)?;
+            let lock = project.registry.lock()?;
+            project.warehouse()?;
+            Ok((project, lock))
+        });
+        let (project, lock) = opened.await?;
+        let (alive, ended) = mpsc::channel(1);
+        Ok(Cdc {
+            inner: Arc::new(Inner {
+                project,
+                env,
+                net: Loopback::new(),
+                objects: Mutex::new(BTreeMap::new()),
+                opening: tokio::sync::Mutex::new(()),
+                alive: Mutex::new(Some(alive)),
+                ended: Mutex::new(Some(ended)),
+                _lock: lock,
+            }),
+        })
+    }
+}
+
+/// A running engine over the objects of one folder.
+///
+/// Dropping it stops everything and loses nothing; [`Cdc::shutdown`] also empties what is under way.
+#[derive(Debug)]
+pub struct Cdc<E: Env = Tokio> {
+    pub(crate) inner: Arc<Inner<E>>,
+}
+
+impl<E: Env> Clone for Cdc<E> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner<E: Env> {
+    pub(crate) project: Project,
+    pub(crate) env: E,
+    net: Loopback,
+    objects: Mutex<BTreeMap<ObjectId, Arc<Shared<E>>>>,
+    /// Held while objects are opened, so that none is opened twice.
+    opening: tokio::sync::Mutex<()>,
+    /// Every driver holds a clone; when all are gone, the drivers have ended.
+    alive: Mutex<Option<mpsc::Sender<()>>>,
+    ended: Mutex<Option<mpsc::Receiver<()>>>,
+    _lock: File,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a job off the asynchronous workers.
+pub(crate) async fn blocking<R: Send + 'static, E: Env>(
+    env: &E,
+    job: impl FnOnce() -> Result<R> + Send + 'static,
+) -> Result<R> {
+    let (done, result) = oneshot::channel();
+    env.blocking(move || drop(done.send(job())));
+    result.await.ok().ok_or(Error::ShutDown)?
+}
+
+impl Cdc<Tokio> {
+    /// Begins to open an engine over the objects in `folder`.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn builder(folder: impl AsRef<Path>) -> CdcBuilder {
+        CdcBuilder {
+            folder: folder.as_ref().to_owned(),
+            settings: Settings::default(),
+            env: Tokio::current(),
+        }
+    }
+}
+
+impl<E: Env> Cdc<E> {
+    /// The project on disk.
+    #[must_use]
+    pub fn project(&self) -> &Project {
+        &self.inner.project
+    }
+
+    /// Begins to open an object; an id that does not parse is told at `open`.
+    pub fn object(&self, id: impl AsRef<str>) -> ObjectBuilder<E> {
+        ObjectBuilder::new(self.clone(), id.as_ref())
+    }
+
+    pub(crate) fn opened(&self, id: &ObjectId) -> Option<Arc<Shared<E>>> {
+        lock(&self.inner.objects).get(id).cloned()
+    }
+
+    /// Opens an object and its parents, unless they are open.
+    pub(crate) async fn open_object(&self, id: &ObjectId) -> Result<Arc<Shared<E>>> {
+        let _opening = self.inner.opening.lock().await;
+        let mut chain = vec![id.clone()];
+        let registry = &self.inner.project.registry;
+        chain.extend(registry.ancestors(&registry.require(id)?)?);
+        let mut opened = None;
+        for id in chain.iter().rev() {
+            opened = Some(match self.opened(id) {
+                Some(object) => object,
+                None => self.start(registry.require(id)?).await?,
+            });
+        }
+        opened.ok_or(Error::ShutDown)
+    }
+
+    async fn start(&self, spec: ObjectSpec) -> Result<Arc<Shared<E>>> {
+        let inner = &self.inner;
+        let alive = lock(&inner.alive).clone().ok_or(Error::ShutDown)?;
+        let (project, clock, ours) = (inner.project.clone(), inner.env.clock(), spec.clone());
+        let node = blocking(&inner.env, move || {
+            let hot = match &ours.attached {
+                Some(attached) if !attached.detached => {
+                    Hot::Attached(Box::new(project.open_attached(&ours, &clock)?))
+                }
+                _ => Hot::Owned(Box::new(project.open_log(&ours, &clock)?)),
+            };
+            Ok(Node::new(hot))
+        });
+        let warehouse = inner.project.warehouse()?.filter(|_| spec.context.is_none());
+        let ancestors = inner.project.registry.ancestors(&spec)?;
+        let object = Shared::new(spec, node.await?, inner.env.clone(), ancestors, warehouse.is_some());
+        let drive = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let alive = alive.clone();
+            inner.env.spawn(async move {
+                task.await;
+                drop(alive);
+            });
+        };
+        drive(Box::pin(intake::serve(Arc::clone(&object), inner.net.serve(object.id().clone()))));
+        if let Some(parent) = object.spec.context.clone() {
+            let parent_settled = self.opened(&parent).map(|parent| parent.settled.subscribe());
+            let (transport, options) = (inner.net.clone(), inner.project.settings.link.clone());
+            let uplink = Uplink { object: Arc::clone(&object), parent, parent_settled, transport, options };
+            drive(Box::pin(uplink.drive()));
+        }
+        if let (Some(location), Some(settings)) = (warehouse, inner.project.settings.archive.clone()) {
+            drive(Box::pin(archiver::drive(Arc::clone(&object), location, settings)));
+        }
+        if let Some(attached) = object.spec.attached.as_ref().filter(|attached| !attached.detached) {
+            drive(Box::pin(drainer::drive(Arc::clone(&object), attached.database.clone())));
+        }
+        object.update_settled();
+        lock(&inner.objects).insert(object.id().clone(), Arc::clone(&object));
+        Ok(object)
+    }
+
+    /// Opens every object of the project. Gives how many were opened anew, and those that could not be, with the
+    /// reason; they are tried again at the next call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the project cannot be read.
+    pub async fn open_all(&self) -> Result<(usize, Vec<(ObjectId, Error)>)> {
+        let (mut new, mut failed) = (0, Vec::new());
+        for id in self.inner.project.objects()?.into_keys() {
+            if self.opened(&id).is_some() {
+                continue;
+            }
+            match self.open_object(&id).await {
+                Ok(_) => new += 1,
+                Err(error) => failed.push((id, error)),
+            }
+        }
+        Ok((new, failed))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Shared<E>>> {
+        lock(&self.inner.objects).values().cloned().collect()
+    }
+
+    /// Waits until everything is quiet: attached databases drained, every link and archive at the end of its log.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when something does not go on by itself; the rest goes on all the same.
+    pub async fn quiet(&self) -> Result<()> {
+        let mut objects = self.all();
+        // Children before parents, so that one pass carries everything to the roots.
+        objects.sort_by_key(|object| std::cmp::Reverse(object.ancestors.borrow().len()));
+        let looks: Vec<_> = objects.iter().map(|object| Self::drain(object)).collect();
+        let mut result = Ok(());
+        for look in futures_util::future::join_all(looks).await {
+            result = result.and(look);
+        }
+        while let Some(depth) = objects.first().map(|object| object.ancestors.borrow().len()) {
+            let (level, rest) =
+                objects.into_iter().partition(|object| object.ancestors.borrow().len() == depth);
+            objects = rest;
+            let sent = level.iter().map(|object: &Arc<Shared<E>>| Self::send(object));
+            for sent in futures_util::future::join_all(sent).await {
+                result = result.and(sent.map(|_| ()));
+            }
+        }
+        result
+    }
+
+    /// Drains an attached database to its end as of now.
+    pub(crate) async fn drain(object: &Arc<Shared<E>>) -> Result<()> {
+        if object.spec.attached.as_ref().is_none_or(|attached| attached.detached) {
+            return Ok(());
+        }
+        let mut looks = object.quiet_looks.subscribe();
+        let mut asked = 0;
+        object.flush.send_modify(|count| {
+            *count += 1;
+            asked = *count;
+        });
+        while *looks.borrow_and_update() < asked {
+            object.check()?;
+            looks.changed().await.ok().ok_or(Error::ShutDown)?;
+        }
+        Ok(())
+    }
+
+    /// Sends everything up to the log's end as of now to the parent and to the archive.
+    pub(crate) async fn send(object: &Arc<Shared<E>>) -> Result<Sequence> {
+        let tail = object.tail.borrow().sequence;
+        object.flush.send_modify(|count| *count += 1);
+        if object.spec.context.is_some() {
+            object.until(&object.acked, tail).await?;
+        }
+        if let Some(archived) = &object.archived {
+            object.until(archived, tail).await?;
+        }
+        Ok(tail)
+    }
+
+    /// What does not go on by itself, with the reason.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<(ObjectId, crate::Trouble)> {
+        let trouble = |object: Arc<Shared<E>>| Some((object.id().clone(), object.trouble()?));
+        self.all().into_iter().filter_map(trouble).collect()
+    }
+
+    /// Empties what is under way, then stops. Whatever is left when the deadline passes is sent by the next
+    /// engine; nothing is lost either way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Deadline`] names what was left; the engine has stopped all the same.
+    pub async fn shutdown(self, deadline: Deadline) -> Result<()> {
+        let emptied = {
+            let (quiet, late) = (self.quiet(), self.inner.env.sleep(deadline.0));
+            tokio::select! { biased; quiet = quiet => quiet, () = late => self.left() }
+        };
+        self.stop().await;
+        emptied
+    }
+
+    fn left(&self) -> Result<()> {
+        for object in self.all() {
+            let (wanted, mut done) = (object.tail.borrow().sequence, object.tail.borrow().sequence);
+            if object.spec.context.is_some() {
+                done = *object.acked.borrow();
+            }
+            if let Some(archived) = &object.archived {
+                done = done.min(*archived.borrow());
+            }
+            if done < wanted {
+                return Err(Error::Deadline { id: object.id().clone(), done, wanted });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every driver and closes every log, without emptying anything first.
+    pub async fn stop(&self) {
+        self.inner.signal_stop();
+        let ended = lock(&self.inner.ended).take();
+        if let Some(mut ended) = ended {
+            while ended.recv().await.is_some() {}
+        }
+        let objects = std::mem::take(&mut *lock(&self.inner.objects));
+        for object in objects.into_values() {
+            object.lane.close().await;
+        }
+    }
+}
+
+impl<E: Env> Inner<E> {
+    fn signal_stop(&self) {
+        drop(lock(&self.alive).take());
+        for (id, object) in lock(&self.objects).iter() {
+            self.net.withdraw(id);
+            object.stop.send_replace(true);
+        }
+    }
+}
+
+impl<E: Env> Drop for Inner<E> {
+    fn drop(&mut self) {
+        self.signal_stop();
+    }
+}

@@ -1,0 +1,141 @@
+use std::path::PathBuf;
+
+use cdc_model::{ObjectId, Sequence};
+
+/// What an operation of this crate gives back.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The hot tier refused.
+    #[error(transparent)]
+    Log(#[from] cdc_log::Error),
+    /// The cold tier refused.
+    #[error(transparent)]
+    Archive(#[from] cdc_iceberg::Error),
+    /// A replay could not go on.
+    #[error(transparent)]
+    Replay(#[from] cdc_replay::Error),
+    /// A link's settings or a stage's name are not acceptable.
+    #[error(transparent)]
+    Relay(#[from] cdc_relay::Error),
+    /// A value from outside does not decode.
+    #[error(transparent)]
+    Value(#[from] cdc_model::Error),
+    /// SQLite refused a statement.
+    #[error("SQLite refused")]
+    Sqlite(#[source] rusqlite::Error),
+    /// There is no such object here.
+    #[error("there is no object {id} in {folder}; `cdc tree` lists those there are")]
+    UnknownObject {
+        /// The object asked for.
+        id: ObjectId,
+        /// The project's folder.
+        folder: PathBuf,
+    },
+    /// The parent must be created first.
+    #[error("the parent {context} of {id} does not exist here; create it first")]
+    UnknownParent {
+        /// The object.
+        id: ObjectId,
+        /// The `$context` it names.
+        context: ObjectId,
+    },
+    /// The object has another `$context` than asked for.
+    #[error("{id} already has the parent {}", found.as_ref().map_or("none", ObjectId::as_str))]
+    OtherParent {
+        /// The object.
+        id: ObjectId,
+        /// The parent it has.
+        found: Option<ObjectId>,
+    },
+    /// The `$context` would close a circle.
+    #[error("this $context closes a circle: {}", circle.iter().map(ObjectId::short).collect::<Vec<_>>().join(" -> "))]
+    Circle {
+        /// The objects of the circle, the first again at the end.
+        circle: Vec<ObjectId>,
+    },
+    /// Another process works on this project.
+    #[error("another process works on {folder}; stop it first (it holds {lock})")]
+    InUse {
+        /// The project's folder.
+        folder: PathBuf,
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// A file of the project could not be read or written.
+    #[error("{path} could not be {action}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `written`.
+        action: &'static str,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file of the project does not decode.
+    #[error("{path} is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// Writing needs a database that the engine owns.
+    #[error("{id} is attached to {database}: its application writes it, not the engine")]
+    Attached {
+        /// The object.
+        id: ObjectId,
+        /// Its database.
+        database: PathBuf,
+    },
+    /// The object has no database of an application.
+    #[error("{id} is not attached to a database")]
+    NotAttached {
+        /// The object.
+        id: ObjectId,
+    },
+    /// A link or an archive does not go on by itself.
+    #[error("{id}: {what} has stopped: {reason}")]
+    Stopped {
+        /// The object.
+        id: ObjectId,
+        /// Its `link` or `archive` or `drain`.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The deadline passed before everything under way was done. Nothing is lost.
+    #[error("the deadline passed at sequence {done} of {wanted} of {id}")]
+    Deadline {
+        /// The object waited for.
+        id: ObjectId,
+        /// How far it got.
+        done: Sequence,
+        /// How far it was to get.
+        wanted: Sequence,
+    },
+    /// No archive is configured, or the object has none.
+    #[error("{id} has no archive")]
+    NoArchive {
+        /// The object.
+        id: ObjectId,
+    },
+    /// The engine was shut down.
+    #[error("the engine was shut down")]
+    ShutDown,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Puts a path and an action on an I/O error.
+pub(crate) fn file(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { path, action, source }
+}

@@ -1,0 +1,49 @@
+//! Serves an object's inbox: requests that wait together share one transaction and one sync.
+
+use std::sync::Arc;
+
+use cdc_net::{Delivery, Env, Request};
+use cdc_relay::Receiver;
+use tokio::sync::mpsc;
+
+use crate::shared::Shared;
+
+/// Requests that share one transaction at most.
+const GROUP_REQUESTS_MAX: usize = 128;
+
+/// Records that share one transaction at most.
+const GROUP_RECORDS_MAX: usize = 20_000;
+
+pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Receiver<Delivery>) {
+    while let Some(first) = inbox.recv().await {
+        let mut records = weight(&first.request);
+        let mut group = vec![first];
+        while group.len() < GROUP_REQUESTS_MAX && records < GROUP_RECORDS_MAX {
+            let Ok(delivery) = inbox.try_recv() else { break };
+            records += weight(&delivery.request);
+            group.push(delivery);
+        }
+        let (requests, ways): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|delivery| (delivery.request, delivery.answer)).unzip();
+        let receiver = Receiver { id: object.id().clone(), ancestors: object.ancestors.borrow().clone() };
+        let settled = *object.settled.borrow();
+        let served = object.run(move |node| node.serve(&receiver, settled, &requests)).await;
+        match served {
+            Ok(answers) => {
+                for (way, answer) in ways.into_iter().zip(answers) {
+                    // A child that went away asks again when it is back.
+                    drop(way.send(answer));
+                }
+            }
+            // Dropping the ways back tells the children that no answer comes; they try again.
+            Err(error) => tracing::warn!(object = %object.id(), %error, "could not store children's events"),
+        }
+    }
+}
+
+fn weight(request: &Request) -> usize {
+    match request {
+        Request::Hello(_) => 0,
+        Request::Batch(batch) => batch.records.len(),
+    }
+}

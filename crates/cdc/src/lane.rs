@@ -1,0 +1,157 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cdc_net::Env;
+use tokio::sync::oneshot;
+
+use crate::{Error, Result};
+
+/// Jobs one turn runs before the lane queues up behind the other objects again.
+const JOBS_PER_TURN: usize = 32;
+
+type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+
+/// The queue of one object: jobs run one after the other, in the order in which they were given, off the
+/// asynchronous workers. What they work on has no other owner.
+pub(crate) struct Lane<T, E> {
+    shared: Arc<Shared<T>>,
+    env: E,
+}
+
+struct Shared<T> {
+    queue: Mutex<Queue<T>>,
+}
+
+struct Queue<T> {
+    jobs: VecDeque<Job<T>>,
+    /// Taken out while a turn runs; gone once the lane is closed.
+    value: Option<T>,
+    running: bool,
+    closed: bool,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Send + 'static, E: Env> Lane<T, E> {
+    pub(crate) fn new(value: T, env: E) -> Self {
+        let queue = Queue { jobs: VecDeque::new(), value: Some(value), running: false, closed: false };
+        Self { shared: Arc::new(Shared { queue: Mutex::new(queue) }), env }
+    }
+
+    /// Runs a job behind those already queued and gives its result. Dropping the future does not stop the job.
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R> {
+        let (done, result) = oneshot::channel();
+        self.push(Box::new(move |value| drop(done.send(job(value)))));
+        result.await.ok().ok_or(Error::ShutDown)
+    }
+
+    fn push(&self, job: Job<T>) {
+        let mut queue = self.shared.lock();
+        if queue.closed {
+            return;
+        }
+        queue.jobs.push_back(job);
+        if !queue.running {
+            queue.running = true;
+            self.take_turn();
+        }
+    }
+
+    fn take_turn(&self) {
+        let lane = self.clone();
+        self.env.blocking(move || lane.turn());
+    }
+
+    fn turn(&self) {
+        let Some(mut value) = self.shared.lock().value.take() else { return };
+        for _ in 0..JOBS_PER_TURN {
+            let Some(job) = self.shared.lock().jobs.pop_front() else { break };
+            job(&mut value);
+        }
+        let mut queue = self.shared.lock();
+        if queue.closed && queue.jobs.is_empty() {
+            queue.running = false;
+            drop(queue);
+            return;
+        }
+        queue.value = Some(value);
+        queue.running = !queue.jobs.is_empty();
+        if queue.running {
+            self.take_turn();
+        }
+    }
+
+    /// Drops the value once the jobs already queued have run; later ones fail.
+    pub(crate) async fn close(&self) {
+        let shared = Arc::clone(&self.shared);
+        // The value is dropped by the turn that runs this last job, on a thread that may block.
+        let closed = self.run(move |_| shared.lock().closed = true);
+        drop(closed.await);
+        let (done, dropped) = oneshot::channel::<()>();
+        let shared = Arc::clone(&self.shared);
+        self.env.blocking(move || {
+            let value = shared.lock().value.take();
+            drop(value);
+            drop(done);
+        });
+        let _ended = dropped.await;
+    }
+}
+
+impl<T, E: Clone> Clone for Lane<T, E> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), env: self.env.clone() }
+    }
+}
+
+impl<T, E> fmt::Debug for Lane<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lane")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cdc_net::Tokio;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn jobs_run_one_after_the_other_in_order_also_when_nobody_waits() {
+        let lane = Lane::new(Vec::new(), Tokio::current());
+        for n in 0..100 {
+            let job = lane.run(move |seen: &mut Vec<u32>| seen.push(n));
+            if n % 3 == 0 {
+                job.await.unwrap();
+            } else {
+                // Polled once and dropped: the job is queued all the same.
+                tokio::select! { biased; _ = job => {}, () = std::future::ready(()) => {} }
+            }
+        }
+        assert_eq!(lane.run(|seen| seen.clone()).await.unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_closed_lane_has_run_what_was_queued_and_refuses_the_rest() {
+        struct Flag(Arc<Mutex<bool>>);
+        impl Drop for Flag {
+            fn drop(&mut self) {
+                *self.0.lock().unwrap() = true;
+            }
+        }
+        let dropped = Arc::new(Mutex::new(false));
+        let lane = Lane::new(Flag(Arc::clone(&dropped)), Tokio::current());
+        lane.run(|_| ()).await.unwrap();
+        lane.close().await;
+        assert!(*dropped.lock().unwrap());
+        assert!(matches!(lane.run(|_| ()).await, Err(Error::ShutDown)));
+    }
+}

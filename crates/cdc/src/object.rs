@@ -1,0 +1,386 @@
+use std::sync::Arc;
+
+use cdc_log::{Limit, Save, Tables, Tx};
+use cdc_model::{Checkpoint, Cursor, Filter, ObjectId, Record, Sequence};
+use cdc_net::{Env, Tokio};
+use cdc_relay::Stages;
+
+use crate::engine::blocking;
+use crate::node::Hot;
+use crate::shared::Shared;
+use crate::{Cdc, Error, Reader, Result};
+
+/// Says how to open an object.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct ObjectBuilder<E: Env = Tokio> {
+    cdc: Cdc<E>,
+    id: String,
+    context: Option<ObjectId>,
+    migrations: Vec<String>,
+    capture: Option<Tables>,
+}
+
+impl<E: Env> ObjectBuilder<E> {
+    pub(crate) fn new(cdc: Cdc<E>, id: &str) -> Self {
+        Self { cdc, id: id.to_owned(), context: None, migrations: Vec::new(), capture: None }
+    }
+
+    /// The object's parent. Stored when the object is made; an object that exists keeps its own.
+    pub fn context(mut self, parent: &ObjectId) -> Self {
+        self.context = Some(parent.clone());
+        self
+    }
+
+    /// SQL to run at every open, such as `CREATE TABLE IF NOT EXISTS …`.
+    pub fn migrate(mut self, sql: impl Into<String>) -> Self {
+        self.migrations.push(sql.into());
+        self
+    }
+
+    /// Captures these tables.
+    pub fn capture(mut self, tables: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.capture = Some(Tables::Named(tables.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Captures every table, also those made later.
+    pub fn capture_all(mut self) -> Self {
+        self.capture = Some(Tables::All);
+        self
+    }
+
+    /// Opens the object, making it if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] when the id is none, [`Error::UnknownParent`], [`Error::OtherParent`], [`Error::Circle`],
+    /// or what SQLite says to a migration.
+    pub async fn open(self) -> Result<Object<E>> {
+        let Self { cdc, id, context, migrations, capture } = self;
+        let id: ObjectId = id.parse()?;
+        let (project, ours) = (cdc.project().clone(), id.clone());
+        blocking(&cdc.inner.env, move || {
+            if context.is_some() || project.registry.get(&ours)?.is_none() {
+                project.create(&ours, context.as_ref())?;
+            }
+            Ok(())
+        })
+        .await?;
+        let object = Object { shared: cdc.open_object(&id).await?, cdc };
+        if !migrations.is_empty() {
+            object.write(move |tx| migrations.iter().try_for_each(|sql| Ok(tx.execute_batch(sql)?))).await?;
+        }
+        if let Some(tables) = capture {
+            object.on_log(move |log| Ok(log.capture(&tables)?)).await?;
+        }
+        Ok(object)
+    }
+}
+
+/// A handle on an open object. Cheap to clone; all handles of one object share its queue.
+#[derive(Debug)]
+pub struct Object<E: Env = Tokio> {
+    cdc: Cdc<E>,
+    pub(crate) shared: Arc<Shared<E>>,
+}
+
+impl<E: Env> Clone for Object<E> {
+    fn clone(&self) -> Self {
+        Self { cdc: self.cdc.clone(), shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<E: Env> Object<E> {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &ObjectId {
+        self.shared.id()
+    }
+
+    /// The cursor after its newest record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShutDown`].
+    pub async fn cursor(&self) -> Result<Cursor> {
+        self.shared.run(|node| Ok(node.log().cursor())).await
+    }
+
+    /// Everything up to here is stored at the root and archived on the way.
+    #[must_use]
+    pub fn settled(&self) -> Sequence {
+        *self.shared.settled.borrow()
+    }
+
+    /// Runs `work` in one write transaction of the object's database, off the asynchronous workers. Every change
+    /// of a captured table and every emitted document becomes a record in the same transaction. `Ok` means durable;
+    /// `Err` leaves nothing. Dropping the future does not stop a transaction that has begun.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns; [`Error::Attached`] when the database belongs to an application.
+    pub async fn write<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.on_owned(move |log| carry(|given_up| log.write(|tx| work(tx).map_err(given_up)))).await
+    }
+
+    /// Runs `work` with the object's database for reading.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns.
+    pub async fn query<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.on_owned(move |log| carry(|given_up| log.query(|conn| work(conn).map_err(given_up)))).await
+    }
+
+    /// Sets the stages that children's events pass, in order. They take effect at the next batch; records already
+    /// stored keep what was decided about them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Relay`] when a name is empty or given twice.
+    pub async fn stages(&self, stages: Vec<Box<dyn cdc_relay::Stage>>) -> Result<()> {
+        let stages = Stages::new(stages)?;
+        self.shared
+            .run(move |node| {
+                node.set_stages(stages);
+                Ok(())
+            })
+            .await
+    }
+
+    /// Sends everything up to the newest record on its way and waits until the root has stored it. Archiving goes
+    /// on by itself; [`Object::settle`] waits for that too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when a link on the way does not go on by itself.
+    pub async fn flush(&self) -> Result<()> {
+        Cdc::drain(&self.shared).await?;
+        let mut object = Arc::clone(&self.shared);
+        while let Some(parent) = object.spec.context.clone() {
+            let tail = object.tail.borrow().sequence;
+            object.flush.send_modify(|count| *count += 1);
+            object.until(&object.acked, tail).await?;
+            object = self.cdc.opened(&parent).ok_or(Error::ShutDown)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything up to the newest record is stored at the root and in every archive on the way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when a link or archive on the way does not go on by itself.
+    pub async fn settle(&self) -> Result<()> {
+        self.flush().await?;
+        let tail = self.shared.tail.borrow().sequence;
+        let mut object = Some(Arc::clone(&self.shared));
+        while let Some(here) = object {
+            here.flush.send_modify(|count| *count += 1);
+            object = here.spec.context.as_ref().and_then(|parent| self.cdc.opened(parent));
+        }
+        self.shared.until(&self.shared.settled, tail).await
+    }
+
+    /// A subscriber's checkpoint in this object.
+    #[must_use]
+    pub fn checkpoint(&self, subscriber: impl Into<String>) -> CheckpointHandle<E> {
+        CheckpointHandle { shared: Arc::clone(&self.shared), subscriber: subscriber.into() }
+    }
+
+    /// All checkpoints, by subscriber.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`].
+    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        self.shared.run(|node| Ok(node.log().checkpoints()?)).await
+    }
+
+    /// Begins a consumer whose effects lie in this object's database: effect and checkpoint commit together, so
+    /// each record is taken exactly once, through any crash.
+    pub fn consume<F>(&self, subscriber: impl Into<String>, work: F) -> Consumer<E, F>
+    where
+        F: FnMut(&Tx<'_>, &[Record]) -> Result<()> + Send + 'static,
+    {
+        Consumer {
+            object: self.clone(),
+            subscriber: subscriber.into(),
+            filter: Filter::ALL,
+            limit: Limit::default(),
+            work,
+        }
+    }
+
+    /// A reader of this object's history over all tiers.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with its log or archive.
+    pub async fn reader(&self) -> Result<Reader<E>> {
+        self.cdc.project().reader(&self.cdc.inner.env, self.id()).await
+    }
+
+    async fn on_log<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut cdc_log::Log) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.shared.run(move |node| work(node.hot.log_mut())).await
+    }
+
+    async fn on_owned<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut cdc_log::Log) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let id = self.id().clone();
+        self.shared
+            .run(move |node| match &mut node.hot {
+                Hot::Owned(log) => work(log),
+                Hot::Attached(attached) => {
+                    Err(Error::Attached { id, database: attached.database().to_owned() })
+                }
+            })
+            .await
+    }
+}
+
+/// Carries the caller's own error through a transaction of the log, which is rolled back because of it.
+fn carry<R>(run: impl FnOnce(&mut dyn FnMut(Error) -> cdc_log::Error) -> cdc_log::Result<R>) -> Result<R> {
+    let mut own = None;
+    let mut given_up = |error: Error| {
+        if let Error::Log(error) = error {
+            return error;
+        }
+        let reason = error.to_string();
+        own = Some(error);
+        cdc_log::Error::GivenUp { reason }
+    };
+    let done = run(&mut given_up);
+    match (done, own) {
+        (Err(_), Some(error)) => Err(error),
+        (done, _) => Ok(done?),
+    }
+}
+
+/// One subscriber's checkpoint.
+#[derive(Clone, Debug)]
+pub struct CheckpointHandle<E: Env = Tokio> {
+    shared: Arc<Shared<E>>,
+    subscriber: String,
+}
+
+impl<E: Env> CheckpointHandle<E> {
+    /// The checkpoint, if it was ever saved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`].
+    pub async fn get(&self) -> Result<Option<Checkpoint>> {
+        let subscriber = self.subscriber.clone();
+        self.shared.run(move |node| Ok(node.log().checkpoint(&subscriber)?)).await
+    }
+
+    /// Saves how far the subscriber has come. It only goes forwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] with `CheckpointBackwards` or `BeyondTail`.
+    pub async fn save(&self, cursor: Cursor) -> Result<Checkpoint> {
+        self.save_as(cursor, Save::Advance).await
+    }
+
+    /// Sets it anywhere and raises its revision.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] with `BeyondTail`.
+    pub async fn force(&self, cursor: Cursor) -> Result<Checkpoint> {
+        self.save_as(cursor, Save::Force).await
+    }
+
+    async fn save_as(&self, cursor: Cursor, save: Save) -> Result<Checkpoint> {
+        let subscriber = self.subscriber.clone();
+        self.shared
+            .run(move |node| {
+                let log = node.hot.log_mut();
+                Ok(log.transact(|log| log.save_checkpoint(&subscriber, cursor, None, save))?)
+            })
+            .await
+    }
+
+    /// Forgets it. Gives whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`].
+    pub async fn remove(&self) -> Result<bool> {
+        let subscriber = self.subscriber.clone();
+        self.shared
+            .run(move |node| Ok(node.hot.log_mut().transact(|log| log.remove_checkpoint(&subscriber))?))
+            .await
+    }
+}
+
+/// A consumer that takes each record exactly once.
+#[derive(Debug)]
+#[must_use = "a consumer does nothing until it is run"]
+pub struct Consumer<E: Env, F> {
+    object: Object<E>,
+    subscriber: String,
+    filter: Filter,
+    limit: Limit,
+    work: F,
+}
+
+impl<E: Env, F> Consumer<E, F>
+where
+    F: FnMut(&Tx<'_>, &[Record]) -> Result<()> + Send + 'static,
+{
+    /// Only records that pass this filter.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// At most this many records in one transaction.
+    pub const fn batch_size(mut self, records: usize) -> Self {
+        self.limit.records = records;
+        self
+    }
+
+    /// Consumes until the end of the log. Gives the cursor reached.
+    ///
+    /// # Errors
+    ///
+    /// What the work returns; the checkpoint stays before that batch, and it comes again.
+    pub async fn run(self) -> Result<Cursor> {
+        let Self { object, subscriber, filter, limit, work } = self;
+        let work = Arc::new(std::sync::Mutex::new(work));
+        loop {
+            let (subscriber, filter, work) = (subscriber.clone(), filter.clone(), Arc::clone(&work));
+            let cursor = object
+                .on_owned(move |log| {
+                    let mut work = work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let done = carry(|given_up| {
+                        log.consume(&subscriber, limit, &filter, |tx, records| {
+                            work(tx, records).map_err(given_up)
+                        })
+                    })?;
+                    let at =
+                        log.checkpoint(&subscriber)?.map_or(Cursor::START, |checkpoint| checkpoint.cursor);
+                    Ok((done.is_none(), at))
+                })
+                .await?;
+            if let (true, cursor) = cursor {
+                return Ok(cursor);
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cdc_iceberg::Location;
+use cdc_log::{AttachReport, Attached, Log, Tables};
+use cdc_model::{Clock, ObjectId};
+
+use crate::error::file;
+use crate::registry::{AttachedSpec, ObjectSpec, Registry};
+use crate::{Error, Result, Settings};
+
+/// A project on disk: its objects and settings. Nothing runs; any number of processes may hold one and read, also
+/// while an engine works on the same folder.
+#[derive(Clone, Debug)]
+pub struct Project {
+    pub(crate) registry: Registry,
+    pub(crate) settings: Settings,
+}
+
+/// What [`Project::attach`] is told.
+#[derive(Clone, Debug)]
+pub struct AttachOptions {
+    /// The application's database.
+    pub database: PathBuf,
+    /// The object it becomes.
+    pub id: ObjectId,
+    /// Its parent.
+    pub context: Option<ObjectId>,
+    /// Which of its tables are captured.
+    pub tables: Tables,
+}
+
+impl Project {
+    /// The project in `folder`, which is made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the folder cannot be made.
+    pub fn open(folder: impl AsRef<Path>, settings: Settings) -> Result<Self> {
+        Ok(Self { registry: Registry::open(folder.as_ref())?, settings })
+    }
+
+    /// The project's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.registry.folder()
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// All objects, by id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] or [`Error::Damaged`].
+    pub fn objects(&self) -> Result<BTreeMap<ObjectId, ObjectSpec>> {
+        self.registry.list()
+    }
+
+    /// One object.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownObject`].
+    pub fn object(&self, id: &ObjectId) -> Result<ObjectSpec> {
+        self.registry.require(id)
+    }
+
+    /// The object a database is attached to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the path or the project cannot be read.
+    pub fn object_of(&self, database: &Path) -> Result<Option<ObjectSpec>> {
+        let database = database.canonicalize().map_err(file(database, "read"))?;
+        let attached =
+            |spec: &ObjectSpec| spec.attached.as_ref().is_some_and(|attached| attached.database == database);
+        Ok(self.objects()?.into_values().find(attached))
+    }
+
+    /// The parents of an object, nearest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownObject`].
+    pub fn ancestors(&self, id: &ObjectId) -> Result<Vec<ObjectId>> {
+        self.registry.ancestors(&self.registry.require(id)?)
+    }
+
+    /// Makes an object whose database the engine owns. Gives false when it was there already, with this parent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownParent`], [`Error::Circle`], or [`Error::OtherParent`] when it exists with another.
+    pub fn create(&self, id: &ObjectId, context: Option<&ObjectId>) -> Result<bool> {
+        if let Some(found) = self.registry.get(id)? {
+            if found.context.as_ref() == context {
+                return Ok(false);
+            }
+            return Err(Error::OtherParent { id: id.clone(), found: found.context });
+        }
+        self.registry.put(&ObjectSpec { id: id.clone(), context: context.cloned(), attached: None })?;
+        Ok(true)
+    }
+
+    /// Attaches an application's database: installs capture in it and records the object. All or nothing: when
+    /// this fails, the database is as it was.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the database or the object; [`Error::InUse`] when the object exists and an engine works
+    /// on the project.
+    pub fn attach(&self, options: &AttachOptions, clock: &Clock) -> Result<AttachReport> {
+        let database = options.database.canonicalize();
+        let database =
+            database.map_err(|_missing| cdc_log::Error::NotFound { path: options.database.clone() })?;
+        let attached = AttachedSpec { database, tables: options.tables.clone(), detached: false };
+        let known = self.registry.get(&options.id)?;
+        let _lock = match &known {
+            None => None,
+            Some(known) => {
+                let same_kind =
+                    known.attached.as_ref().is_some_and(|known| known.database == attached.database);
+                if known.context != options.context || !same_kind {
+                    return Err(Error::OtherParent { id: options.id.clone(), found: known.context.clone() });
+                }
+                Some(self.registry.lock()?)
+            }
+        };
+        let spec =
+            ObjectSpec { id: options.id.clone(), context: options.context.clone(), attached: Some(attached) };
+        self.registry.check_context(&spec)?;
+        let folder = self.registry.object_folder(&spec.id);
+        fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;
+        let report = self.open_attached(&spec, clock).and_then(|mut attached| Ok(attached.install()?));
+        if report.is_err() {
+            // Fails, and rightly, unless the folder is empty.
+            drop(fs::remove_dir(&folder));
+        }
+        let report = report?;
+        self.registry.put(&spec)?;
+        Ok(report)
+    }
+
+    /// Drains what is left and takes capture out of an attached database. The log stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownObject`], [`Error::InUse`], or what is wrong with the database.
+    pub fn detach(&self, id: &ObjectId, clock: &Clock) -> Result<PathBuf> {
+        let mut spec = self.registry.require(id)?;
+        let _lock = self.registry.lock()?;
+        let mut attached = self.open_attached(&spec, clock)?;
+        while attached.look()?.drained.more {}
+        attached.detach()?;
+        let database = attached.database().to_owned();
+        if let Some(attached) = &mut spec.attached {
+            attached.detached = true;
+        }
+        self.registry.put(&spec)?;
+        Ok(database)
+    }
+
+    pub(crate) fn open_attached(&self, spec: &ObjectSpec, clock: &Clock) -> Result<Attached> {
+        let Some(attached) = &spec.attached else {
+            return Err(Error::NotAttached { id: spec.id.clone() });
+        };
+        let log = self.registry.log_path(spec);
+        Ok(Attached::open(&attached.database, &log, &spec.id, attached.tables.clone(), clock)?)
+    }
+
+    /// Opens an object's log for reading along.
+    pub(crate) fn open_log(&self, spec: &ObjectSpec, clock: &Clock) -> Result<Log> {
+        let folder = self.registry.object_folder(&spec.id);
+        fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;
+        Ok(Log::open(self.registry.log_path(spec), &spec.id, clock)?)
+    }
+
+    /// Where the project's objects archive; `None` when they do not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Archive`] when the warehouse's address is not understood.
+    pub fn warehouse(&self) -> Result<Option<Location>> {
+        let Some(archive) = &self.settings.archive else { return Ok(None) };
+        let location: Location = archive.warehouse.parse()?;
+        if location.path().is_relative() {
+            return Ok(Some(Location::folder(self.folder().join(location.path()))));
+        }
+        Ok(Some(location))
+    }
+}

@@ -1,0 +1,228 @@
+use cdc_iceberg::Status as ArchiveStatus;
+use cdc_log::{Limit, Log, Save};
+use cdc_model::{Checkpoint, Cursor, Filter, ObjectId, Record, Sequence};
+use cdc_net::{Env, Tokio};
+use cdc_relay::Outbound;
+use cdc_replay::{Folded, Replay, ReplayBatch, Until};
+use futures_core::Stream;
+
+use crate::engine::blocking;
+use crate::lane::Lane;
+use crate::registry::ObjectSpec;
+use crate::tiers::{ColdTier, HotTier};
+use crate::{Project, Result};
+
+/// Reads one object's history: its log and its archive, through connections of its own, also while an engine
+/// works on the same project in this or another process. Cheap to clone.
+#[derive(Debug)]
+pub struct Reader<E: Env = Tokio> {
+    spec: ObjectSpec,
+    hot: HotTier<E>,
+    cold: Option<ColdTier>,
+}
+
+impl<E: Env> Clone for Reader<E> {
+    fn clone(&self) -> Self {
+        Self { spec: self.spec.clone(), hot: self.hot.clone(), cold: self.cold.clone() }
+    }
+}
+
+/// Where an object's log stands.
+#[derive(Clone, Debug)]
+pub struct LogStatus {
+    /// The cursor after the newest record.
+    pub tail: Cursor,
+    /// The oldest readable sequence.
+    pub floor: Sequence,
+    /// What the parent has taken, as last stored; `None` without a parent.
+    pub acked: Option<Sequence>,
+    /// The children that ever linked to this object.
+    pub children: Vec<ObjectId>,
+}
+
+impl Project {
+    /// Opens an object for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownObject`](crate::Error::UnknownObject), or what is wrong with its log or archive.
+    pub async fn reader<E: Env>(&self, env: &E, id: &ObjectId) -> Result<Reader<E>> {
+        let (project, ours, clock) = (self.clone(), id.clone(), env.clock());
+        let (spec, log) = blocking(env, move || {
+            let spec = project.object(&ours)?;
+            let log = project.open_log(&spec, &clock)?;
+            Ok((spec, log))
+        })
+        .await?;
+        let cold = self.archive(env, &spec).await?.map(ColdTier::new);
+        Ok(Reader { spec, hot: HotTier { lane: Lane::new(log, env.clone()) }, cold })
+    }
+}
+
+impl<E: Env> Reader<E> {
+    /// The object.
+    #[must_use]
+    pub const fn spec(&self) -> &ObjectSpec {
+        &self.spec
+    }
+
+    /// Begins a replay over all tiers.
+    pub fn replay(&self) -> ReplayBuilder<E> {
+        ReplayBuilder { replay: Replay::new().cold(self.cold.clone()).hot(self.hot.clone()) }
+    }
+
+    /// The newest records of the log, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log).
+    pub async fn tail(&self, last: usize) -> Result<Vec<Record>> {
+        self.on_log(move |log| {
+            log.refresh()?;
+            let back = u64::try_from(last).unwrap_or(u64::MAX);
+            let from = log.tail().sequence.get().saturating_sub(back);
+            let after = Sequence::new(from).max(Sequence::new(log.floor()?.get() - 1));
+            Ok(log.read(after, Limit { records: last, bytes: usize::MAX })?)
+        })
+        .await
+    }
+
+    /// The records of the log after a position, as far as it reaches now; empty at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log).
+    pub async fn after(&self, after: Sequence, limit: Limit) -> Result<Vec<Record>> {
+        self.on_log(move |log| {
+            log.refresh()?;
+            Ok(log.read(after, limit)?)
+        })
+        .await
+    }
+
+    /// Where the log stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log).
+    pub async fn status(&self) -> Result<LogStatus> {
+        let parent = self.spec.context.clone();
+        self.on_log(move |log| {
+            log.refresh()?;
+            let link = parent.map(|parent| crate::node::outbound(log, &parent)).transpose()?;
+            Ok(LogStatus {
+                tail: log.cursor(),
+                floor: log.floor()?,
+                acked: link.map(|link: Outbound| link.acked.sequence),
+                children: log.children()?,
+            })
+        })
+        .await
+    }
+
+    /// What the archive holds; `None` when the object has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Archive`](crate::Error::Archive).
+    pub async fn archive_status(&self) -> Result<Option<ArchiveStatus>> {
+        match &self.cold {
+            Some(cold) => Ok(Some(cold.status().await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// All checkpoints, by subscriber.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log).
+    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        self.on_log(|log| Ok(log.checkpoints()?)).await
+    }
+
+    /// Saves a subscriber's checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log) with `CheckpointBackwards` or `BeyondTail`.
+    pub async fn save_checkpoint(&self, subscriber: &str, cursor: Cursor, save: Save) -> Result<Checkpoint> {
+        let subscriber = subscriber.to_owned();
+        self.on_log(move |log| {
+            log.refresh()?;
+            Ok(log.transact(|log| log.save_checkpoint(&subscriber, cursor, None, save))?)
+        })
+        .await
+    }
+
+    /// Forgets a subscriber's checkpoint. Gives whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log).
+    pub async fn remove_checkpoint(&self, subscriber: &str) -> Result<bool> {
+        let subscriber = subscriber.to_owned();
+        self.on_log(move |log| Ok(log.transact(|log| log.remove_checkpoint(&subscriber))?)).await
+    }
+
+    async fn on_log<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Log) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.hot.lane.run(work).await?
+    }
+}
+
+/// A replay to be started.
+#[derive(Debug)]
+#[must_use = "a replay reads nothing until it is streamed or folded"]
+pub struct ReplayBuilder<E: Env = Tokio> {
+    replay: Replay<Option<ColdTier>, HotTier<E>>,
+}
+
+impl<E: Env> ReplayBuilder<E> {
+    /// From the oldest record; the default.
+    pub fn from_start(self) -> Self {
+        self.after(Cursor::START)
+    }
+
+    /// After this cursor; with sequence 0, from the first record at or after its time.
+    pub fn after(self, cursor: Cursor) -> Self {
+        Self { replay: self.replay.after(cursor) }
+    }
+
+    /// Up to this sequence, inclusive, or this time, exclusive.
+    pub fn until(self, until: impl Into<Until>) -> Self {
+        Self { replay: self.replay.until(until) }
+    }
+
+    /// Only records that pass.
+    pub fn filter(self, filter: Filter) -> Self {
+        Self { replay: self.replay.filter(filter) }
+    }
+
+    /// Only the history of one document.
+    pub fn history(self, collection: impl Into<String>, document_id: impl Into<String>) -> Self {
+        Self { replay: self.replay.history(collection, document_id) }
+    }
+
+    /// At most this many records in one batch.
+    pub fn batch_size(self, records: usize) -> Self {
+        Self { replay: self.replay.batch_size(records) }
+    }
+
+    /// Reads to the end as of now, batch by batch.
+    pub fn stream(self) -> impl Stream<Item = Result<ReplayBatch>> + Send + Unpin {
+        use futures_util::TryStreamExt as _;
+        self.replay.stream().map_err(Into::into)
+    }
+
+    /// The documents that the replayed history adds up to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Replay`](crate::Error::Replay).
+    pub async fn fold(self) -> Result<Folded> {
+        Ok(self.replay.fold().await?)
+    }
+}

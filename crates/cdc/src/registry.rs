@@ -1,0 +1,206 @@
+//! The objects of a project: one folder each, with a small file that says what the object is.
+//!
+//! `.cdc/objects/{name}/object.json` is written last when an object is made, so that a half-made object does not
+//! exist; a process that runs the project picks new ones up.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use cdc_log::Tables;
+use cdc_model::ObjectId;
+use serde::{Deserialize, Serialize};
+
+use crate::error::file;
+use crate::{Error, Result};
+
+/// What an object is, as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectSpec {
+    /// Its id.
+    #[serde(rename = "$id")]
+    pub id: ObjectId,
+    /// Its parent.
+    #[serde(rename = "$context", default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<ObjectId>,
+    /// The application's database, if it is attached; else the engine owns the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<AttachedSpec>,
+}
+
+/// An attached database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachedSpec {
+    /// Its absolute path.
+    pub database: PathBuf,
+    /// Which of its tables are captured.
+    pub tables: Tables,
+    /// Capture was taken out again; the log is still there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
+}
+
+/// The folder of a project.
+#[derive(Clone, Debug)]
+pub(crate) struct Registry {
+    folder: PathBuf,
+}
+
+impl Registry {
+    /// The registry of the project in `folder`, which is made if it is missing.
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        let objects = folder.join(".cdc/objects");
+        fs::create_dir_all(&objects).map_err(file(&objects, "written"))?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn lock_path(&self) -> PathBuf {
+        self.folder.join(".cdc/lock")
+    }
+
+    /// Takes the project for this process, until the file is dropped.
+    pub(crate) fn lock(&self) -> Result<fs::File> {
+        let path = self.lock_path();
+        let lock = fs::File::create(&path).map_err(file(&path, "written"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(fs::TryLockError::WouldBlock) => {
+                Err(Error::InUse { folder: self.folder.clone(), lock: path })
+            }
+            Err(fs::TryLockError::Error(source)) => Err(Error::File { path, action: "locked", source }),
+        }
+    }
+
+    /// The folder of one object.
+    pub(crate) fn object_folder(&self, id: &ObjectId) -> PathBuf {
+        self.folder.join(".cdc/objects").join(id.file_name())
+    }
+
+    /// The file of an object's log: the object's own database, or one beside an attached one.
+    pub(crate) fn log_path(&self, spec: &ObjectSpec) -> PathBuf {
+        let name = if spec.attached.is_some() { "log.db" } else { "object.db" };
+        self.object_folder(&spec.id).join(name)
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, id: &ObjectId) -> Result<Option<ObjectSpec>> {
+        read_spec(&self.object_folder(id).join("object.json"))
+    }
+
+    /// One object, which must exist.
+    pub(crate) fn require(&self, id: &ObjectId) -> Result<ObjectSpec> {
+        self.get(id)?.ok_or_else(|| Error::UnknownObject { id: id.clone(), folder: self.folder.clone() })
+    }
+
+    /// All objects, by id.
+    pub(crate) fn list(&self) -> Result<BTreeMap<ObjectId, ObjectSpec>> {
+        let folder = self.folder.join(".cdc/objects");
+        let mut objects = BTreeMap::new();
+        for entry in fs::read_dir(&folder).map_err(file(&folder, "read"))? {
+            let path = entry.map_err(file(&folder, "read"))?.path().join("object.json");
+            if let Some(spec) = read_spec(&path)? {
+                objects.insert(spec.id.clone(), spec);
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Stores an object: all of it or nothing, also through a crash.
+    pub(crate) fn put(&self, spec: &ObjectSpec) -> Result<()> {
+        self.check_context(spec)?;
+        let folder = self.object_folder(&spec.id);
+        fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;
+        let (path, draft) = (folder.join("object.json"), folder.join("object.json.new"));
+        let text = serde_json::to_vec_pretty(spec)
+            .map_err(|source| Error::Damaged { path: path.clone(), source })?;
+        let write = || {
+            let mut new = fs::File::create(&draft)?;
+            new.write_all(&text)?;
+            new.sync_all()?;
+            fs::rename(&draft, &path)?;
+            fs::File::open(&folder)?.sync_all()
+        };
+        write().map_err(file(&path, "written"))
+    }
+
+    /// The parents of an object, nearest first, as far as they are known here.
+    pub(crate) fn ancestors(&self, spec: &ObjectSpec) -> Result<Vec<ObjectId>> {
+        let mut ancestors = Vec::new();
+        let mut context = spec.context.clone();
+        while let Some(id) = context {
+            if id == spec.id || ancestors.contains(&id) {
+                let mut circle = vec![spec.id.clone()];
+                circle.append(&mut ancestors);
+                circle.push(id);
+                return Err(Error::Circle { circle });
+            }
+            context = self.get(&id)?.and_then(|parent| parent.context);
+            ancestors.push(id);
+        }
+        Ok(ancestors)
+    }
+
+    pub(crate) fn check_context(&self, spec: &ObjectSpec) -> Result<()> {
+        self.ancestors(spec)?;
+        if let Some(context) = &spec.context
+            && self.get(context)?.is_none()
+        {
+            return Err(Error::UnknownParent { id: spec.id.clone(), context: context.clone() });
+        }
+        Ok(())
+    }
+}
+
+fn read_spec(path: &Path) -> Result<Option<ObjectSpec>> {
+    match fs::read(path) {
+        Ok(text) => {
+            let spec = serde_json::from_slice(&text);
+            spec.map(Some).map_err(|source| Error::Damaged { path: path.to_owned(), source })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File { path: path.to_owned(), action: "read", source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(id: &str, context: Option<&str>) -> ObjectSpec {
+        let parse = |text: &str| ObjectId::parse_short(text).unwrap();
+        ObjectSpec { id: parse(id), context: context.map(parse), attached: None }
+    }
+
+    #[test]
+    fn objects_are_stored_and_a_circle_or_a_missing_parent_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(folder.path()).unwrap();
+        let (root, child) = (spec("a.b", None), spec("a.b/c", Some("a.b")));
+        assert!(matches!(registry.put(&child), Err(Error::UnknownParent { .. })));
+        registry.put(&root).unwrap();
+        registry.put(&child).unwrap();
+        assert_eq!(registry.ancestors(&child).unwrap(), std::slice::from_ref(&root.id));
+        let circle = registry.put(&spec("a.b", Some("a.b/c"))).unwrap_err();
+        assert_eq!(circle.to_string(), "this $context closes a circle: a.b -> a.b/c -> a.b");
+        assert!(matches!(registry.put(&spec("x.y", Some("x.y"))), Err(Error::Circle { .. })));
+        assert_eq!(registry.list().unwrap().len(), 2);
+        assert!(matches!(registry.require(&spec("x.y", None).id), Err(Error::UnknownObject { .. })));
+    }
+
+    #[test]
+    fn only_one_process_takes_a_project() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(folder.path()).unwrap();
+        let lock = registry.lock().unwrap();
+        assert!(matches!(registry.lock(), Err(Error::InUse { .. })));
+        drop(lock);
+        registry.lock().unwrap();
+    }
+}

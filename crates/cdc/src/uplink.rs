@@ -1,0 +1,202 @@
+//! Drives the link to the parent: does what the [`Sender`] machine says and tells it what happened.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdc_model::{Answer, ObjectId};
+use cdc_net::{Env, Request, Transport, TransportError};
+use cdc_relay::{Action, LinkOptions, RequestId, Sender, Setup, Stop};
+use tokio::sync::watch;
+
+use crate::Result;
+use crate::shared::{Shared, raise, stopped};
+
+type Flight = (RequestId, Pin<Box<dyn Future<Output = Result<Answer, TransportError>> + Send>>);
+
+pub(crate) struct Uplink<E: Env, T> {
+    pub(crate) object: Arc<Shared<E>>,
+    pub(crate) parent: ObjectId,
+    /// What the parent has settled, where it lives in this process: news to ask for.
+    pub(crate) parent_settled: Option<watch::Receiver<cdc_model::Sequence>>,
+    pub(crate) transport: T,
+    pub(crate) options: LinkOptions,
+}
+
+impl<E: Env, T: Transport> Uplink<E, T> {
+    pub(crate) async fn drive(self) {
+        let object = Arc::clone(&self.object);
+        match self.drive_to_end().await {
+            Ok(None) => {}
+            Ok(Some(stop)) => object.set_trouble("link", chain(&stop)),
+            Err(error) => object.set_trouble("link", chain(&error)),
+        }
+    }
+
+    async fn drive_to_end(mut self) -> Result<Option<Stop>> {
+        let mut parent_settled = self.parent_settled.take();
+        let mut sender = self.sender().await?;
+        let mut stop = self.object.stop.subscribe();
+        let mut tail = self.object.tail.subscribe();
+        let mut flush = self.object.flush.subscribe();
+        let mut flight: Option<Flight> = None;
+        loop {
+            let now = self.object.env.now();
+            sender.handle_tail(now, *tail.borrow_and_update());
+            let until = match sender.poll(now) {
+                Action::Handshake { request, hello } => {
+                    flight = Some((request, self.call(Request::Hello(hello))));
+                    continue;
+                }
+                Action::Send { request, batch } => {
+                    flight = Some((request, self.call(Request::Batch(batch))));
+                    continue;
+                }
+                Action::Stopped(why) => {
+                    self.save(&sender).await?;
+                    return Ok(Some(why));
+                }
+                Action::Wait(until) => Some(until),
+                Action::Idle => None,
+                local @ (Action::Save { .. } | Action::Cut { .. } | Action::Compare { .. }) => {
+                    self.do_locally(&mut sender, local).await;
+                    continue;
+                }
+            };
+            self.publish(&sender);
+            let answered = async {
+                match &mut flight {
+                    Some((request, answer)) => (*request, answer.await),
+                    None => std::future::pending().await,
+                }
+            };
+            let due = self.sleep_until(until);
+            let news = changed(parent_settled.as_mut());
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => {
+                    self.save(&sender).await?;
+                    return Ok(None);
+                }
+                (request, answer) = answered => {
+                    flight = None;
+                    let now = self.object.env.now();
+                    match answer {
+                        Ok(answer) => sender.handle_answer(now, request, answer),
+                        Err(_lost) => sender.handle_failure(now, request),
+                    }
+                }
+                _ = tail.changed() => {}
+                _ = flush.changed() => sender.flush(),
+                () = news => sender.probe(),
+                () = due => {}
+            }
+        }
+    }
+
+    async fn sender(&self) -> Result<Sender> {
+        let (object, parent) = (&self.object, self.parent.clone());
+        let (link, epoch, tail, floor) = object
+            .run(move |node| {
+                let log = node.log();
+                Ok((node.outbound(&parent)?, log.epoch(), log.tail(), log.floor()?))
+            })
+            .await?;
+        raise(&object.acked, link.acked.sequence);
+        Ok(Sender::new(Setup {
+            id: object.id().clone(),
+            receiver: self.parent.clone(),
+            epoch,
+            options: self.options.clone(),
+            link,
+            tail,
+            floor,
+            session: object.env.entropy().u64(),
+        })?)
+    }
+
+    fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Result<Answer, TransportError>> + Send>> {
+        let (transport, parent) = (self.transport.clone(), self.parent.clone());
+        Box::pin(async move { transport.call(&parent, request).await })
+    }
+
+    /// What the machine asks of the object's own log.
+    async fn do_locally(&self, sender: &mut Sender, action: Action) {
+        let object = &self.object;
+        let (request, done) = match action {
+            Action::Save { request, link } => {
+                let parent = self.parent.clone();
+                let saved = object.run(move |node| node.save_outbound(&parent, &link)).await;
+                (request, saved.map(|()| sender.handle_saved(request)))
+            }
+            Action::Cut { request, cut } => {
+                let slice = object.run(move |node| node.cut(cut)).await;
+                let now = object.env.now();
+                (request, slice.map(|slice| sender.handle_batch_cut(now, request, slice)))
+            }
+            Action::Compare { request, at } => {
+                let own = object.run(move |node| node.position_at(at)).await;
+                let now = object.env.now();
+                let digest = own.map(|own| own.map(|own| own.digest));
+                (request, digest.map(|own| sender.handle_digest(now, request, own)))
+            }
+            Action::Handshake { .. }
+            | Action::Send { .. }
+            | Action::Wait(_)
+            | Action::Idle
+            | Action::Stopped(_) => return,
+        };
+        if let Err(error) = done {
+            tracing::warn!(object = %object.id(), %error, "the log could not be read for the link");
+            sender.handle_failure(object.env.now(), request);
+        }
+    }
+
+    fn publish(&self, sender: &Sender) {
+        let object = &self.object;
+        raise(&object.acked, sender.acked().sequence);
+        raise(&object.uplink_settled, sender.settled());
+        object.update_settled();
+        object.ancestors.send_if_modified(|known| {
+            let news = known != sender.ancestors();
+            if news {
+                sender.ancestors().clone_into(known);
+            }
+            news
+        });
+    }
+
+    async fn save(&self, sender: &Sender) -> Result<()> {
+        let (parent, link) = (self.parent.clone(), sender.outbound());
+        self.object.run(move |node| node.save_outbound(&parent, &link)).await
+    }
+
+    async fn sleep_until(&self, until: Option<Duration>) {
+        match until {
+            Some(until) => self.object.env.sleep(until.saturating_sub(self.object.env.now())).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn changed(watched: Option<&mut watch::Receiver<cdc_model::Sequence>>) {
+    let changed = match watched {
+        Some(watched) => watched.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
