@@ -84,7 +84,7 @@ impl<E: Env> CdcBuilder<E> {
                 opening: tokio::sync::Mutex::new(()),
                 alive: Mutex::new(Some(alive)),
                 ended: Mutex::new(Some(ended)),
-                _lock: lock,
+                lock: Mutex::new(Some(lock)),
             }),
         })
     }
@@ -115,7 +115,8 @@ pub(crate) struct Inner<E: Env> {
     /// Every driver holds a clone; when all are gone, the drivers have ended.
     alive: Mutex<Option<mpsc::Sender<()>>>,
     ended: Mutex<Option<mpsc::Receiver<()>>>,
-    _lock: File,
+    /// Held until the engine has stopped.
+    lock: Mutex<Option<File>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -350,6 +351,7 @@ impl<E: Env> Cdc<E> {
         for object in objects.into_values() {
             object.lane.close().await;
         }
+        drop(lock(&self.inner.lock).take());
     }
 }
 

@@ -84,14 +84,15 @@ mod verify;
 pub use verify::Verified;
 mod wake;
 
-pub use cdc_iceberg::Status as ArchiveStatus;
+pub use cdc_iceberg::{Error as ArchiveError, Status as ArchiveStatus};
+pub use cdc_log::{AttachReport, Error as LogError, Installed, Limit, Save};
 pub use cdc_log::{Emit as Change, Tables, Tx};
-pub use cdc_log::{Installed, Limit, Save};
+pub use cdc_model::Change as EventChange;
 pub use cdc_model::{
-    Checkpoint, Clock, Cursor, Filter, Fold, ObjectId, Operation, Record, Sequence, Tag, Timestamp,
-    to_cloudevent, to_debezium,
+    ChangeBody, Checkpoint, Clock, Content, Cursor, Error as ValueError, Filter, Fold, ObjectId, Operation,
+    Record, SchemaChange, Sequence, Tag, Timestamp, to_cloudevent, to_debezium,
 };
 pub use cdc_net::{Env, Tokio};
-pub use cdc_relay::{Aggregate, FilterStage, LinkOptions, Stage};
-pub use cdc_replay::{Folded, ReplayBatch, Until};
+pub use cdc_relay::{Aggregate, Error as RelayError, FilterStage, LinkOptions, Stage};
+pub use cdc_replay::{Error as ReplayError, Folded, Progress, ReplayBatch, Until};
 pub use rusqlite::params;

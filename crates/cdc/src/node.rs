@@ -119,7 +119,7 @@ impl Node {
             for request in requests {
                 let refusal = match request {
                     Request::Hello(hello) => {
-                        let link = log.link(&hello.sender)?.map(inbound);
+                        let link = log.link(&hello.sender)?.as_ref().map(inbound);
                         match receiver.greet(link.as_ref(), hello) {
                             Ok(link) => log.set_link(&hello.sender, &link_of(link)).map(|()| None)?,
                             Err(refusal) => Some(refusal),
@@ -148,7 +148,7 @@ impl Node {
         refusal: Option<Refusal>,
         own: Sequence,
     ) -> Result<Answer> {
-        let link = self.log().link(&child)?.map(inbound);
+        let link = self.log().link(&child)?.as_ref().map(inbound);
         let opened_at = self.opened_at;
         let acks = self.acks.entry(child).or_insert_with(|| AckMap::new(Sequence::ZERO, ACKS_MAX));
         if let Some(mark) = link.and_then(|link| link.mark) {
@@ -176,9 +176,8 @@ fn damaged_link(source: serde_json::Error) -> Error {
     Error::Damaged { path: "the stored link".into(), source }
 }
 
-const fn inbound(link: cdc_log::Link) -> Inbound {
-    let cdc_log::Link { generation, session, mark } = link;
-    Inbound { generation, session, mark }
+const fn inbound(link: &cdc_log::Link) -> Inbound {
+    Inbound { generation: link.generation, session: link.session, mark: link.mark }
 }
 
 const fn link_of(link: Inbound) -> cdc_log::Link {
@@ -192,7 +191,7 @@ fn take(
     batch: &Batch,
     stored: &mut Vec<Record>,
 ) -> Result<Option<Refusal>, cdc_log::Error> {
-    let link = log.link(&batch.sender)?.map(inbound);
+    let link = log.link(&batch.sender)?.as_ref().map(inbound);
     let admitted = match receiver.admit(link.as_ref(), batch) {
         Ok(admitted) => admitted,
         Err(refusal) => {

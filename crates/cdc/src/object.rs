@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use cdc_log::{Limit, Save, Tables, Tx};
-use cdc_model::{Checkpoint, Cursor, Filter, ObjectId, Record, Sequence};
+use cdc_log::{Limit, RowDifference, Save, Tables, Tx};
+use cdc_model::{Checkpoint, Cursor, Filter, Fold, ObjectId, Record, Sequence};
 use cdc_net::{Env, Tokio};
 use cdc_relay::Stages;
 
@@ -217,6 +217,21 @@ impl<E: Env> Object<E> {
             limit: Limit::default(),
             work,
         }
+    }
+
+    /// Compares the live tables of this object with a fold of its history, wherever that was folded: the first
+    /// difference, or `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`].
+    pub async fn compare_rows(&self, fold: Fold) -> Result<Option<RowDifference>> {
+        self.shared
+            .run(move |node| match &node.hot {
+                Hot::Owned(log) => Ok(log.compare_rows(&fold)?),
+                Hot::Attached(attached) => Ok(attached.compare_rows(&fold)?),
+            })
+            .await
     }
 
     /// A reader of this object's history over all tiers.

@@ -108,6 +108,16 @@ impl Project {
         Ok(true)
     }
 
+    /// Takes back [`Project::create`] of an object that nothing has opened since. Gives false, and changes nothing,
+    /// when it is not there, has a log or is attached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn uncreate(&self, id: &ObjectId) -> Result<bool> {
+        self.registry.remove_unopened(id)
+    }
+
     /// Attaches an application's database: installs capture in it and records the object. All or nothing: when
     /// this fails, the database is as it was.
     ///

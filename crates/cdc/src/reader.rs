@@ -68,7 +68,10 @@ impl<E: Env> Reader<E> {
 
     /// Begins a replay over all tiers.
     pub fn replay(&self) -> ReplayBuilder<E> {
-        ReplayBuilder { replay: Replay::new().cold(self.cold.clone()).hot(self.hot.clone()) }
+        ReplayBuilder {
+            replay: Replay::new().cold(self.cold.clone()).hot(self.hot.clone()),
+            schema_changes: false,
+        }
     }
 
     /// The newest records of the log, oldest first.
@@ -178,6 +181,7 @@ impl<E: Env> Reader<E> {
 #[must_use = "a replay reads nothing until it is streamed or folded"]
 pub struct ReplayBuilder<E: Env = Tokio> {
     replay: Replay<Option<ColdTier>, HotTier<E>>,
+    schema_changes: bool,
 }
 
 impl<E: Env> ReplayBuilder<E> {
@@ -188,33 +192,42 @@ impl<E: Env> ReplayBuilder<E> {
 
     /// After this cursor; with sequence 0, from the first record at or after its time.
     pub fn after(self, cursor: Cursor) -> Self {
-        Self { replay: self.replay.after(cursor) }
+        Self { replay: self.replay.after(cursor), ..self }
     }
 
     /// Up to this sequence, inclusive, or this time, exclusive.
     pub fn until(self, until: impl Into<Until>) -> Self {
-        Self { replay: self.replay.until(until) }
+        Self { replay: self.replay.until(until), ..self }
     }
 
     /// Only records that pass.
     pub fn filter(self, filter: Filter) -> Self {
-        Self { replay: self.replay.filter(filter) }
+        Self { replay: self.replay.filter(filter), ..self }
     }
 
     /// Only the history of one document.
     pub fn history(self, collection: impl Into<String>, document_id: impl Into<String>) -> Self {
-        Self { replay: self.replay.history(collection, document_id) }
+        Self { replay: self.replay.history(collection, document_id), ..self }
     }
 
     /// At most this many records in one batch.
     pub fn batch_size(self, records: usize) -> Self {
-        Self { replay: self.replay.batch_size(records) }
+        Self { replay: self.replay.batch_size(records), ..self }
+    }
+
+    /// Also schema changes, which are left out otherwise.
+    pub fn with_schema_changes(self) -> Self {
+        Self { schema_changes: true, ..self }
     }
 
     /// Reads to the end as of now, batch by batch.
     pub fn stream(self) -> impl Stream<Item = Result<ReplayBatch>> + Send + Unpin {
         use futures_util::TryStreamExt as _;
-        self.replay.stream().map_err(Into::into)
+        let Self { replay, schema_changes } = self;
+        replay.stream().map_err(Into::into).map_ok(move |mut batch| {
+            batch.records.retain(|record| schema_changes || !record.body.is_schema());
+            batch
+        })
     }
 
     /// The documents that the replayed history adds up to.

@@ -130,6 +130,20 @@ impl Registry {
         write().map_err(file(&path, "written"))
     }
 
+    /// Removes an object whose folder holds nothing but its description.
+    pub(crate) fn remove_unopened(&self, id: &ObjectId) -> Result<bool> {
+        let folder = self.object_folder(id);
+        let path = folder.join("object.json");
+        let bare = fs::read_dir(&folder)
+            .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| entry.path() == path)));
+        if !bare || !path.exists() {
+            return Ok(false);
+        }
+        fs::remove_file(&path).map_err(file(&path, "removed"))?;
+        fs::remove_dir(&folder).map_err(file(&folder, "removed"))?;
+        Ok(true)
+    }
+
     /// The parents of an object, nearest first, as far as they are known here.
     pub(crate) fn ancestors(&self, spec: &ObjectSpec) -> Result<Vec<ObjectId>> {
         let mut ancestors = Vec::new();

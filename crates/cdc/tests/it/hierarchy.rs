@@ -69,9 +69,9 @@ async fn a_write_that_fails_leaves_nothing_and_gives_the_callers_own_error() {
         .await;
     assert!(matches!(failed, Err(Error::NoArchive { .. })));
     assert_eq!(tenants[0].cursor().await.unwrap(), before);
-    let count =
-        tenants[0].query(|db| Ok(db.query_row("SELECT count(*) FROM customers", [], |row| row.get(0))?));
-    assert_eq!(count.await.unwrap(), 0_i64);
+    let count = tenants[0]
+        .query(|db| Ok(db.query_row("SELECT count(*) FROM customers", [], |row| row.get::<_, i64>(0))?));
+    assert_eq!(count.await.unwrap(), 0);
     let refused = tenants[0].query(|db| Ok(db.execute("DELETE FROM customers", [])?)).await;
     assert!(matches!(refused, Err(Error::Sqlite(_))));
 }
@@ -155,7 +155,8 @@ async fn a_consumer_takes_each_record_once_although_its_work_fails_in_between() 
         .await
         .unwrap();
     let inserts = everything(&root).await.iter().filter(|record| !record.body.is_schema()).count();
-    assert_eq!(total, i64::try_from(inserts).unwrap() + 2, "two schema records pass an operation filter");
+    assert_eq!(inserts, 50);
+    assert_eq!(total, i64::try_from(inserts).unwrap());
     assert!(calls.load(Ordering::Relaxed) > 8);
 }
 

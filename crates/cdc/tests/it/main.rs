@@ -29,6 +29,7 @@ pub(crate) async fn family(cdc: &Cdc) -> (Object, Vec<Object>) {
 }
 
 pub(crate) async fn everything(object: &Object) -> Vec<Record> {
-    let batches: Vec<_> = object.reader().await.unwrap().replay().stream().try_collect().await.unwrap();
+    let batches: Vec<_> =
+        object.reader().await.unwrap().replay().with_schema_changes().stream().try_collect().await.unwrap();
     batches.into_iter().flat_map(|batch| batch.records).collect()
 }
