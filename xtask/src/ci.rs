@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{self, Error};
 use crate::repository::{self, Repository};
-use crate::{fuzz, interop, readme, tidy};
+use crate::{fuzz, hostile, interop, readme, tidy};
 
 /// Seconds of each fuzz target; a longer search is `cargo xtask fuzz --seconds N`.
 const FUZZ_SECONDS: u32 = 30;
@@ -29,6 +29,8 @@ enum Step {
     Demo,
     /// `cargo xtask interop`.
     Interop,
+    /// `cargo xtask hostile`, with fewer kills.
+    Hostile,
     /// `cargo xtask fuzz --seconds 30`.
     Fuzz,
 }
@@ -105,6 +107,7 @@ fn carry_out(repository: &Repository, step: Step) -> Result<u8, Error> {
         }
         Step::Demo => demo(repository),
         Step::Interop => interop::run(repository, &interop::Options::everything()),
+        Step::Hostile => hostile::run(repository, &hostile::Options::short()),
         Step::Fuzz => fuzz::run(repository, &fuzz::Options { seconds: FUZZ_SECONDS, target: None }),
     }
 }

@@ -66,7 +66,7 @@ fn compare(
 }
 
 /// The interpreter of an environment that holds exactly the pinned readers.
-fn readers(repository: &Repository, home: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn readers(repository: &Repository, home: &Path) -> Result<PathBuf, Error> {
     let environment = home.join("venv");
     let python = environment.join("bin/python");
     let requirements = repository.read(&format!("{SCRIPTS}/requirements.txt"))?;
@@ -84,7 +84,8 @@ fn readers(repository: &Repository, home: &Path) -> Result<PathBuf, Error> {
     Ok(python)
 }
 
-fn binary(repository: &Repository) -> Result<PathBuf, Error> {
+/// The `cdc` binary, built.
+pub(crate) fn binary(repository: &Repository) -> Result<PathBuf, Error> {
     repository::succeed(&mut repository.cargo(["build", "--package", "cdc-cli", "--bin", "cdc"]))?;
     Ok(repository.target.join("debug").join("cdc"))
 }

@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod error;
 mod fuzz;
+mod hostile;
 mod interop;
 mod readme;
 mod repository;
@@ -51,6 +52,10 @@ enum Task {
     ///
     /// Exits 4 when a reader sees anything else than `cdc replay` prints.
     Interop(interop::Options),
+    /// Kill `cdc run` at random while other programs write, then put an older copy of their database back.
+    ///
+    /// Afterwards the live tables, the fold of the root and DuckDB's count must agree. Exits 1 otherwise.
+    Hostile(hostile::Options),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +76,6 @@ fn run(task: Task) -> Result<u8, Error> {
         Task::Fuzz(options) => fuzz::run(&repository, &options),
         Task::Bench(options) => bench::run(&repository, &options),
         Task::Interop(options) => interop::run(&repository, &options),
+        Task::Hostile(options) => hostile::run(&repository, &options),
     }
 }

@@ -1,14 +1,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cdc_model::{Clock, Fold, ObjectId};
+use cdc_model::{Clock, Digest, Fold, ObjectId, Sequence, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use crate::capture::{self, Installed, Plan, Tables};
-use crate::drain::{self, Drained};
-use crate::transaction::{CaptureRow, LogTransaction};
+use crate::capture::{self, Installed, KnownTables, Plan, Tables};
+use crate::drain::{self, Drained, From, Source};
+use crate::transaction::CaptureRow;
 use crate::verify::RowDifference;
 use crate::{Error, Log, Result, reconcile, store};
+
+/// A look begins anew so often when the application changes the schema meanwhile.
+const HEALS_MAX: usize = 3;
 
 /// Capture rows that have been drained are trimmed once there are this many.
 const TRIM_ROWS_MIN: i64 = 256;
@@ -26,8 +29,31 @@ pub struct Attached {
     database: PathBuf,
     tables: Tables,
     log: Log,
-    /// The schema cookie at which capture was last found healthy.
-    healthy_at: Option<i64>,
+    /// The schema with which capture was last found healthy.
+    healthy_at: Option<Schema>,
+}
+
+/// A database's schema: its cookie, and a digest of all its texts in their order. Two copies of one database can
+/// come to the same cookie by different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Schema {
+    cookie: i64,
+    texts: Digest,
+}
+
+impl Schema {
+    fn read(user: &Connection) -> Result<Self> {
+        let cookie = user.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+        let mut statement = user.prepare("SELECT tbl_name, sql FROM sqlite_master ORDER BY rowid")?;
+        let mut rows = statement.query([])?;
+        let mut texts = Digest::ZERO;
+        while let Some(row) = rows.next()? {
+            let (table, text): (Option<String>, Option<String>) = (row.get(0)?, row.get(1)?);
+            let (table, text) = (table.unwrap_or_default(), text.unwrap_or_default());
+            texts = texts.then(Sequence::ZERO, Timestamp::ZERO, &[table.as_bytes(), b"\0", text.as_bytes()]);
+        }
+        Ok(Self { cookie, texts })
+    }
 }
 
 /// What attaching did.
@@ -115,36 +141,53 @@ impl Attached {
     }
 
     fn look_at(&mut self, user: &Connection) -> Result<Look> {
-        self.check_owner(user)?;
         let mut look = Look::default();
-        let cookie: i64 = user.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-        if self.healthy_at != Some(cookie) {
+        for _ in 0..HEALS_MAX {
+            user.execute_batch("BEGIN")?;
+            let done = self.look_in(user, &mut look);
+            user.execute_batch("ROLLBACK")?;
+            if done? {
+                return Ok(look);
+            }
             let healed = self.heal(user)?;
-            look.healed = (!healed.tables.is_empty()).then_some(healed);
+            look.healed = look.healed.or_else(|| (!healed.tables.is_empty()).then_some(healed));
         }
-        user.execute_batch("BEGIN")?;
-        let drained = self.drain_at(user, &mut look);
-        user.execute_batch("ROLLBACK")?;
-        drained.map(|()| look)
+        look.drained.more = true;
+        Ok(look)
     }
 
-    /// Drains one chunk inside the read transaction the caller holds on the database.
-    fn drain_at(&mut self, user: &Connection, look: &mut Look) -> Result<()> {
+    /// Drains one chunk inside the read transaction the caller holds on the database. Gives false when capture must
+    /// be found healthy first.
+    fn look_in(&mut self, user: &Connection, look: &mut Look) -> Result<bool> {
+        self.check_owner(user)?;
+        if self.healthy_at != Some(Schema::read(user)?) {
+            return Ok(false);
+        }
         let mark = drain::mark(&self.log.conn)?;
         let state = mark_state(user, mark)?;
-        if state == MarkState::Agrees && !has_rows_after(user, mark)? {
-            return Ok(());
+        match state {
+            MarkState::Agrees if !has_rows_after(user, mark)? => return Ok(true),
+            // Without any row there is nothing to hold the mark against.
+            MarkState::Differs { oldest: None } => {
+                self.healthy_at = None;
+                return Ok(false);
+            }
+            MarkState::Agrees | MarkState::Differs { .. } => {}
         }
+        look.drained = self.drain_at(user, mark, state)?;
+        look.restored = state != MarkState::Agrees;
+        Ok(true)
+    }
+
+    fn drain_at(&mut self, user: &Connection, mark: Option<CaptureRow>, state: MarkState) -> Result<Drained> {
         let object = self.log.id.clone();
+        let tables = capture::by_id(user)?;
+        let source = Source { user, tables: &tables };
         self.log.transact(|log| {
             let (mut done, mut from, mut compare) = (Drained::default(), mark, false);
             if let MarkState::Differs { oldest } = state {
-                let fork = reconcile::fork_point(user, log)?;
-                match (fork, mark) {
-                    (None, Some(mark)) if oldest > mark.seq => {
-                        return Err(Error::LogRewound { object, mark: mark.seq, oldest });
-                    }
-                    (Some((row, sequence)), _) => {
+                match reconcile::fork_point(user, log)? {
+                    Some((row, sequence)) => {
                         from = Some(row);
                         match reconcile::undo(log, sequence)? {
                             Some(undone) => (done.records, done.reconciled) = (undone, undone),
@@ -152,57 +195,59 @@ impl Attached {
                         }
                         drain::set_mark(log.conn(), row)?;
                     }
-                    (None, _) => (from, compare) = (None, true),
+                    None if trims(user)? > trims(log.conn())? => {
+                        let (mark, oldest) = (mark.map_or(0, |mark| mark.seq), oldest.unwrap_or_default());
+                        return Err(Error::LogRewound { object, mark, oldest });
+                    }
+                    // Rows whose past is not known count for what they hold; the comparison finds the rest.
+                    None => (from, compare) = (None, true),
                 }
-                look.restored = true;
             }
-            if compare {
-                // Rows whose past is not known count for what they hold; the comparison finds the rest.
-                done.add(drain_and_mark(user, log, from, true)?);
-            } else if let UndoThen::Drain = UndoThen::of(&done) {
-                done.add(drain_and_mark(user, log, from, false)?);
-            } else {
+            if !compare && done.records >= drain::DRAIN_ROWS_MAX {
+                // A very long undo is committed by itself.
                 done.more = true;
+                return Ok(done);
             }
-            look.drained = done;
-            Ok(())
+            let from = from.map_or(From::First, From::After);
+            let (drained, mark) = drain::drain(source, log, from, compare)?;
+            done.add(drained);
+            if let Some(mark) = mark {
+                drain::set_mark(log.conn(), mark)?;
+            }
+            Ok(done)
         })
     }
 
     /// Installs what is missing or damaged, in one short transaction; nothing is written when all is well.
     fn heal(&mut self, user: &Connection) -> Result<Installed> {
-        let prepared = capture::is_prepared(user)?;
-        let plan = Plan::make(user, &self.tables)?;
-        let left_out = plan.left_out().to_vec();
-        let empty = prepared
-            && user.query_row("SELECT NOT EXISTS(SELECT 1 FROM _cdc_capture)", [], |row| row.get(0))?;
-        let mut installed = Installed { left_out, ..Installed::default() };
-        if !prepared || empty || !plan.is_empty() {
-            user.execute_batch("BEGIN IMMEDIATE")?;
-            let done = self.heal_in(user, prepared && !empty);
-            user.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-            installed = done?;
+        let schema = Schema::read(user)?;
+        let known = capture::known(&self.log.conn)?;
+        let plan = Plan::make(user, &self.tables, &known)?;
+        if has_capture_rows(user)? && plan.is_empty() {
+            self.healthy_at = Some(schema);
+            return Ok(Installed { left_out: plan.left_out().to_vec(), ..Installed::default() });
         }
-        self.healthy_at = Some(user.query_row("PRAGMA schema_version", [], |row| row.get(0))?);
+        user.execute_batch("BEGIN IMMEDIATE")?;
+        let done = self.heal_in(user, &known);
+        user.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        let (installed, schema) = done?;
+        self.healthy_at = Some(schema);
         Ok(installed)
     }
 
-    fn heal_in(&self, user: &Connection, has_rows: bool) -> Result<Installed> {
+    fn heal_in(&self, user: &Connection, known: &KnownTables) -> Result<(Installed, Schema)> {
         capture::prepare(user, self.log.id(), &self.log.epoch().to_string())?;
-        let known = self.known_collections()?;
-        if !has_rows {
-            capture::write_row(user, 0, if known.is_empty() { "A" } else { "B" }, &[])?;
+        if !has_capture_rows(user)? {
+            // Positions begin with a row that every later one follows.
+            if known.is_empty() {
+                capture::write_row(user, 0, "A", &[])?;
+            } else {
+                capture::write_barrier(user)?;
+            }
         }
         // Planned again under the write lock: the schema may have changed in between.
-        Plan::make(user, &self.tables)?.carry_out(user, |table| known.iter().any(|known| known == table))
-    }
-
-    /// The tables of which the log has a schema record.
-    fn known_collections(&self) -> Result<Vec<String>> {
-        let sql = "SELECT DISTINCT body ->> '$.schema.collection' FROM _cdc_log WHERE body LIKE '{\"schema\":%' AND origin IS NULL";
-        let mut statement = self.log.conn.prepare(sql)?;
-        let known = statement.query_map([], |row| row.get(0))?;
-        Ok(known.collect::<Result<_, _>>()?)
+        let installed = Plan::make(user, &self.tables, known)?.carry_out(user)?;
+        Ok((installed, Schema::read(user)?))
     }
 
     fn check_owner(&self, user: &Connection) -> Result<()> {
@@ -221,12 +266,31 @@ impl Attached {
         };
         let user = open_database(&self.database)?;
         user.busy_timeout(Duration::ZERO)?;
-        let trimmed = trim_at(&user, mark);
+        let trimmed = self.trim_at(&user, mark);
         user.close().map_err(|(_, error)| error)?;
         match trimmed {
             Err(error) if error.is_busy() => Ok(0),
             other => other,
         }
+    }
+
+    fn trim_at(&mut self, user: &Connection, mark: CaptureRow) -> Result<u64> {
+        self.check_owner(user)?;
+        if mark_state(user, Some(mark))? != MarkState::Agrees {
+            return Ok(0);
+        }
+        let oldest: i64 = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
+        if mark.seq - oldest < TRIM_ROWS_MIN {
+            return Ok(0);
+        }
+        // Counted here before there, so that a log that is older than a trim can be told.
+        let count = trims(&self.log.conn)? + 1;
+        self.log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
+        user.execute_batch("BEGIN IMMEDIATE")?;
+        let upto = mark.seq.min(oldest + TRIM_ROWS_MAX);
+        let removed = trim_in(user, mark, upto, count);
+        user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        removed
     }
 
     /// Takes triggers and tables of capture out of the database. The log stays.
@@ -254,69 +318,51 @@ impl Attached {
     }
 }
 
-/// Whether draining goes on in the transaction that undid something.
-enum UndoThen {
-    Drain,
-    Later,
-}
-
-impl UndoThen {
-    /// The before-images of rows after the fork continue the undone state, so that one transaction may hold both;
-    /// a very long undo is committed by itself.
-    const fn of(done: &Drained) -> Self {
-        if done.records < drain::DRAIN_ROWS_MAX { Self::Drain } else { Self::Later }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MarkState {
     /// The row at the mark is the one that was drained, or nothing was drained yet.
     Agrees,
     /// It is another row or gone. `oldest` is the oldest row there is.
-    Differs { oldest: i64 },
-}
-
-/// Drains a chunk and moves the mark over it, in the log's transaction.
-fn drain_and_mark(
-    user: &Connection,
-    log: &mut LogTransaction<'_>,
-    after: Option<CaptureRow>,
-    compare: bool,
-) -> Result<Drained> {
-    let (drained, mark) = drain::drain(user, log, after, compare)?;
-    if let Some(mark) = mark {
-        drain::set_mark(log.conn(), mark)?;
-    }
-    Ok(drained)
+    Differs { oldest: Option<i64> },
 }
 
 fn mark_state(user: &Connection, mark: Option<CaptureRow>) -> Result<MarkState> {
     let oldest: Option<i64> = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
-    let differs = MarkState::Differs { oldest: oldest.unwrap_or_default() };
-    let Some(mark) = mark else {
-        return Ok(if oldest.is_none_or(|oldest| oldest <= 1) { MarkState::Agrees } else { differs });
+    let agrees = match mark {
+        Some(mark) => {
+            let nonce = "SELECT nonce FROM _cdc_capture WHERE seq = ?1";
+            let nonce: Option<i64> = user.query_row(nonce, [mark.seq], |row| row.get(0)).optional()?;
+            nonce == Some(mark.nonce)
+        }
+        None => oldest.is_some_and(|oldest| oldest <= 1),
     };
-    let nonce = "SELECT nonce FROM _cdc_capture WHERE seq = ?1";
-    let nonce: Option<i64> = user.query_row(nonce, [mark.seq], |row| row.get(0)).optional()?;
-    Ok(if nonce == Some(mark.nonce) { MarkState::Agrees } else { differs })
+    Ok(if agrees { MarkState::Agrees } else { MarkState::Differs { oldest } })
 }
 
 fn has_rows_after(user: &Connection, mark: Option<CaptureRow>) -> Result<bool> {
-    let after = mark.map_or(i64::MIN, |mark| mark.seq);
+    let after = mark.map_or(0, |mark| mark.seq);
     let sql = "SELECT EXISTS(SELECT 1 FROM _cdc_capture WHERE seq > ?1)";
     Ok(user.query_row(sql, [after], |row| row.get(0))?)
 }
 
-fn trim_at(user: &Connection, mark: CaptureRow) -> Result<u64> {
-    let agrees = mark_state(user, Some(mark))? == MarkState::Agrees;
-    let oldest: Option<i64> = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
-    let oldest = oldest.unwrap_or(mark.seq);
-    if !agrees || mark.seq - oldest < TRIM_ROWS_MIN {
+fn has_capture_rows(user: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM _cdc_capture)";
+    Ok(capture::is_prepared(user)? && user.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// How often drained rows were trimmed, as the log and as the database know it.
+const TRIMS: &str = "trims";
+
+fn trims(conn: &Connection) -> Result<i64> {
+    Ok(store::meta(conn, TRIMS)?.unwrap_or_default())
+}
+
+fn trim_in(user: &Connection, mark: CaptureRow, upto: i64, count: i64) -> Result<u64> {
+    if mark_state(user, Some(mark))? != MarkState::Agrees {
         return Ok(0);
     }
-    let upto = mark.seq.min(oldest + TRIM_ROWS_MAX);
-    let delete = "DELETE FROM _cdc_capture WHERE seq < ?1 AND EXISTS(SELECT 1 FROM _cdc_capture WHERE seq = ?2 AND nonce = ?3)";
-    let removed = user.execute(delete, [upto, mark.seq, mark.nonce])?;
+    let removed = user.execute("DELETE FROM _cdc_capture WHERE seq < ?1", [upto])?;
+    store::put_meta(user, TRIMS, count)?;
     Ok(u64::try_from(removed).unwrap_or_default())
 }
 

@@ -6,7 +6,7 @@ impl Log {
     /// Hands the next records after a subscriber's checkpoint to `work`, whose effects in this database and the new
     /// checkpoint commit in one transaction: exactly once, through any crash. `None` when there is nothing new.
     ///
-    /// Records that do not pass `filter` are passed over; the checkpoint moves over them.
+    /// Schema changes and records that do not pass `filter` are passed over; the checkpoint moves over them.
     ///
     /// # Errors
     ///
@@ -23,7 +23,7 @@ impl Log {
         let mut passed = Vec::new();
         for record in self.read(from.sequence, limit)? {
             cursor = Some(record.cursor());
-            if filter.passes(&record)? {
+            if !record.body.is_schema() && filter.passes(&record)? {
                 passed.push(record);
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cdc_model::{Body, Fold, Timestamp};
 use rusqlite::{Connection, Row};
 
-use crate::capture::{self, Assembler, CapturedTable, FIRST_VALUE, RowHead};
+use crate::capture::{self, Assembler, CapturedTable, RowHead};
 use crate::reconcile;
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::{Result, store};
@@ -92,7 +92,7 @@ pub(crate) fn drain(
     compare: bool,
 ) -> Result<(Drained, Option<CaptureRow>)> {
     let Source { user, tables } = source;
-    let compare = compare || capture::barrier(user)?.max(0) > from.seq() || begins_with_gap(user, from)?;
+    let compare = compare || capture::barrier(user)?.is_some_and(|barrier| barrier > from.seq()) || begins_with_gap(user, from)?;
     let mut drain = Drain {
         tables,
         assembler: Assembler::default(),
@@ -150,17 +150,19 @@ struct Drain<'t> {
 }
 
 impl Drain<'_> {
-    /// Drains rows with `width` values each, until a row comes that asks for another width, which is given back.
+    /// Drains rows with `asked` values each, until a row comes that asks for another width, which is given back.
     fn read(
         &mut self,
         user: &Connection,
         log: &mut LogTransaction<'_>,
         from: From,
-        width: usize,
+        asked: usize,
     ) -> Result<Option<usize>> {
         let mut after = self.mark.map_or(from.seq(), |mark| mark.seq);
-        let mut statement = user.prepare_cached(&select(user, width)?)?;
-        let width = statement.column_count() - FIRST_VALUE;
+        // The capture table is as wide as the widest row of any table that was ever captured.
+        let widest = self.tables.values().map(|table| table.shape.values_max()).max();
+        let width = asked.min(widest.unwrap_or_default().max(capture::VALUES_MIN));
+        let mut statement = user.prepare_cached(&select(width))?;
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
             let head =
@@ -173,7 +175,7 @@ impl Drain<'_> {
             }
             let needed = self.tables.get(&head.table).map_or(0, |table| table.shape.values_max());
             let wanted = needed.next_power_of_two().max(VALUES_NARROW);
-            if needed > width || wanted < width / 4 {
+            if (needed > width && width == asked) || wanted < width / 4 {
                 return Ok(Some(wanted));
             }
             self.take(log, row, head)?;
@@ -239,9 +241,8 @@ impl Drain<'_> {
     }
 }
 
-/// Reads capture rows with at least `width` values each, or all there are.
-fn select(user: &Connection, width: usize) -> Result<String> {
-    let have = user.prepare_cached("SELECT * FROM _cdc_capture")?.column_count() - FIRST_VALUE;
-    let values: String = (0..width.min(have)).map(|at| format!(", v{at}")).collect();
-    Ok(format!("SELECT seq, ts, op, tbl, nonce{values} FROM _cdc_capture WHERE seq > ?1 ORDER BY seq"))
+/// Reads capture rows with `width` values each.
+fn select(width: usize) -> String {
+    let values: String = (0..width).map(|at| format!(", v{at}")).collect();
+    format!("SELECT seq, ts, op, tbl, nonce{values} FROM _cdc_capture WHERE seq > ?1 ORDER BY seq")
 }

@@ -8,6 +8,7 @@ use cdc_model::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
+use crate::owned::OwnCapture;
 use crate::transaction::LogTransaction;
 use crate::{Error, Result, store};
 
@@ -76,8 +77,9 @@ pub struct Log {
     pub(crate) own: Arc<Origin>,
     pub(crate) origins: Origins,
     pub(crate) poisoned: bool,
-    /// Set while a caller's statements run inside a write; see [`crate::Tx`].
-    pub(crate) inside: Arc<AtomicBool>,
+    /// Set while a caller's statements run; see [`crate::Tx`].
+    pub(crate) guarded: Arc<AtomicBool>,
+    pub(crate) own_capture: OwnCapture,
 }
 
 /// One stored row, borrowed while a scan stands on it.
@@ -98,7 +100,7 @@ pub struct RowRef<'a> {
 }
 
 impl RowRef<'_> {
-    fn to_record(self, epoch: Epoch) -> Record {
+    pub(crate) fn to_record(self, epoch: Epoch) -> Record {
         Record {
             sequence: self.sequence,
             timestamp: self.timestamp,
@@ -111,9 +113,9 @@ impl RowRef<'_> {
     }
 }
 
-/// With a comment of ours, so that a caller's own BEGIN or COMMIT never meets these in the statement cache.
-const BEGIN: &str = "BEGIN IMMEDIATE --log";
-const COMMIT: &str = "COMMIT --log";
+/// With our mark in them, like all statements of ours: see [`crate::Tx::prepare_cached`].
+const BEGIN: &str = "BEGIN IMMEDIATE -- _cdc_log";
+const COMMIT: &str = "COMMIT -- _cdc_log";
 
 const SCAN: &str = "SELECT sequence, timestamp, body, origin, origin_sequence, origin_timestamp FROM _cdc_log \
                     WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence";
@@ -127,8 +129,8 @@ impl Log {
     pub fn open(path: impl AsRef<Path>, id: &ObjectId, clock: &Clock) -> Result<Self> {
         let path = path.as_ref();
         let mut conn = store::open(path)?;
-        let inside = Arc::new(AtomicBool::new(false));
-        crate::owned::guard(&mut conn, Arc::clone(&inside))?;
+        let guarded = Arc::new(AtomicBool::new(false));
+        crate::owned::guard(&mut conn, &guarded)?;
         let epoch = store::prepare(&conn, path, id)?;
         let mut log = Self {
             own: Origin::new(id.clone(), epoch, Vec::new()),
@@ -140,7 +142,8 @@ impl Log {
             tail: Tail::default(),
             origins: Origins::default(),
             poisoned: false,
-            inside,
+            guarded,
+            own_capture: OwnCapture::default(),
         };
         log.origins = log.stored_origins()?;
         log.tail = log.stored_tail()?;
@@ -226,11 +229,22 @@ impl Log {
         &self,
         after: Sequence,
         limit: Limit,
+        visit: impl FnMut(RowRef<'_>) -> Result<()>,
+    ) -> Result<Sequence> {
+        self.scan_to(self.tail().sequence, after, limit, visit)
+    }
+
+    /// As [`Log::scan`] for a log that ends at `tail`.
+    pub(crate) fn scan_to(
+        &self,
+        tail: Sequence,
+        after: Sequence,
+        limit: Limit,
         mut visit: impl FnMut(RowRef<'_>) -> Result<()>,
     ) -> Result<Sequence> {
-        self.check_readable(after)?;
+        self.check_readable(tail, after)?;
         let through = after.get().saturating_add(u64::try_from(limit.records).unwrap_or(u64::MAX));
-        let through = Sequence::new(through.min(self.tail().sequence.get()));
+        let through = Sequence::new(through.min(tail.get()));
         let mut statement = self.conn.prepare_cached(SCAN)?;
         let mut rows = statement.query([after.as_i64(), through.as_i64()])?;
         let (mut last, mut bytes) = (after, 0_usize);
@@ -243,14 +257,16 @@ impl Log {
             bytes = bytes.saturating_add(row.body.len());
             visit(row)?;
             if bytes >= limit.bytes {
-                break;
+                return Ok(last);
             }
+        }
+        if last < through {
+            return Err(self.corrupt(last.next(), "rows from here on are missing"));
         }
         Ok(last)
     }
 
-    fn check_readable(&self, after: Sequence) -> Result<()> {
-        let tail = self.tail().sequence;
+    fn check_readable(&self, tail: Sequence, after: Sequence) -> Result<()> {
         if after > tail {
             return Err(Error::BeyondTail { after, tail });
         }
@@ -295,7 +311,7 @@ impl Log {
         if sequence == self.tail().sequence {
             return Ok(self.tail());
         }
-        self.check_readable(sequence)?;
+        self.check_readable(self.tail().sequence, sequence)?;
         self.rolled(sequence)
     }
 
@@ -313,19 +329,29 @@ impl Log {
         }
         let mut statement = self.conn.prepare_cached(SCAN)?;
         let mut rows = statement.query([base.as_i64(), sequence.as_i64()])?;
+        let mut last = base;
         while let Some(row) = rows.next()? {
-            digest = self.row_ref(row)?.to_record(self.epoch).digest(digest);
+            let row = self.row_ref(row)?;
+            if row.sequence != last.next() {
+                return Err(self.corrupt(row.sequence, "rows before it are missing"));
+            }
+            last = row.sequence;
+            digest = row.to_record(self.epoch).digest(digest);
         }
         Ok(Position { sequence, digest })
     }
 
     fn stored_tail(&self) -> Result<Tail> {
-        let newest = "SELECT sequence, timestamp FROM _cdc_log ORDER BY sequence DESC LIMIT 1";
-        let newest = self.conn.query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        let Some((sequence, timestamp)) = newest else {
+        let sql = "SELECT sequence, timestamp, digest FROM _cdc_log ORDER BY sequence DESC LIMIT 1";
+        let newest = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<[u8; 16]>>(2)?));
+        let newest = self.conn.query_row(sql, [], newest).optional()?;
+        let Some((sequence, timestamp, digest)) = newest else {
             return Ok(Tail::default());
         };
         let position = self.rolled(Sequence::checked(sequence).unwrap_or_default())?;
+        if digest.is_some_and(|digest| Digest::from_bytes(digest) != position.digest) {
+            return Err(self.corrupt(position.sequence, "its digest does not follow from the rows"));
+        }
         Ok(Tail { position, timestamp: Timestamp::new(timestamp) })
     }
 
@@ -355,33 +381,45 @@ impl Log {
             return Err(Error::Poisoned);
         }
         self.conn.prepare_cached(BEGIN)?.execute([])?;
+        let open = OpenTransaction(&self.conn);
         let mut transaction = LogTransaction::new(self);
-        let done = work(&mut transaction);
+        let mut committing = false;
+        let done = work(&mut transaction).and_then(|done| {
+            if self.conn.is_autocommit() {
+                return Err(Error::TransactionGone);
+            }
+            transaction.keep_digest()?;
+            let mut commit = self.conn.prepare_cached(COMMIT)?;
+            committing = true;
+            commit.execute([])?;
+            Ok(done)
+        });
         let (tail, origins) = transaction.into_parts();
-        let done = done
-            .and_then(|done| if self.conn.is_autocommit() { Err(Error::TransactionGone) } else { Ok(done) });
+        // A COMMIT that is refused (a deferred foreign key) leaves the transaction open; one that fails ends it.
+        let unknown = committing && done.is_err() && self.conn.is_autocommit();
+        drop(open);
         match done {
             Ok(done) => {
-                self.finish()?;
                 self.tail = tail;
                 self.origins.merge(origins);
                 Ok(done)
             }
             Err(error) => {
-                if !self.conn.is_autocommit() {
-                    self.conn.execute_batch("ROLLBACK")?;
-                }
+                self.poisoned = unknown || !self.conn.is_autocommit();
                 Err(error)
             }
         }
     }
+}
 
-    fn finish(&mut self) -> Result<()> {
-        let committed = self.conn.prepare_cached(COMMIT).and_then(|mut commit| commit.execute([]));
-        if let Err(error) = committed {
-            self.poisoned = true;
-            return Err(Error::Sqlite(error));
+/// Rolls back what is still open when it goes, also when the caller's work panics.
+struct OpenTransaction<'c>(&'c Connection);
+
+impl Drop for OpenTransaction<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            // A rollback that fails leaves the transaction open, which is checked for.
+            drop(self.0.execute_batch("ROLLBACK"));
         }
-        Ok(())
     }
 }

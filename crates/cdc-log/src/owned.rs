@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,9 +7,9 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{CachedStatement, Connection, Params, params};
 use serde::Serialize;
 
-use crate::capture::{self, Plan, Tables};
-use crate::drain::{self, Drained};
-use crate::{Error, Log, Result};
+use crate::capture::{self, CapturedTable, Plan, Tables};
+use crate::drain::{self, Drained, From, Source};
+use crate::{Error, Log, LogTransaction, Result, store};
 
 /// A document's change without a table, to be emitted inside a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +86,23 @@ fn json(value: &impl Serialize) -> Result<serde_json::Value> {
 #[derive(Debug)]
 pub struct Tx<'c> {
     conn: &'c Connection,
-    /// Cleared while a statement of our own is prepared.
-    inside: &'c AtomicBool,
+    guarded: &'c AtomicBool,
+}
+
+/// While it lives, statements on the connection are the caller's: see [`guard`].
+struct Guarded<'g>(&'g AtomicBool);
+
+impl<'g> Guarded<'g> {
+    fn new(guarded: &'g AtomicBool) -> Self {
+        guarded.store(true, Ordering::Relaxed);
+        Self(guarded)
+    }
+}
+
+impl Drop for Guarded<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl<'c> Tx<'c> {
@@ -94,11 +110,12 @@ impl<'c> Tx<'c> {
         if self.conn.is_autocommit() { Err(Error::TransactionGone) } else { Ok(self.conn) }
     }
 
-    /// Prepares statements of our own while the caller's are guarded.
+    /// Runs statements of our own among the caller's. A statement is checked again when the schema has changed
+    /// since it was prepared, so that running it belongs in here as much as preparing it.
     pub(crate) fn outside_guard<R>(&self, work: impl FnOnce() -> R) -> R {
-        self.inside.store(false, Ordering::Relaxed);
+        self.guarded.store(false, Ordering::Relaxed);
         let done = work();
-        self.inside.store(true, Ordering::Relaxed);
+        self.guarded.store(true, Ordering::Relaxed);
         done
     }
 
@@ -108,7 +125,7 @@ impl<'c> Tx<'c> {
     ///
     /// [`Error::Sqlite`], or [`Error::TransactionGone`] once a statement has rolled the transaction back.
     pub fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
-        Ok(self.prepare_cached(sql)?.execute(params)?)
+        self.prepare_cached(sql)?.execute(params).map_err(denied)
     }
 
     /// Runs several statements separated by semicolons.
@@ -131,7 +148,7 @@ impl<'c> Tx<'c> {
         params: impl Params,
         map: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        Ok(self.prepare_cached(sql)?.query_row(params, map)?)
+        self.prepare_cached(sql)?.query_row(params, map).map_err(denied)
     }
 
     /// Prepares a statement, or takes it from the cache.
@@ -140,7 +157,13 @@ impl<'c> Tx<'c> {
     ///
     /// As for [`Tx::execute`].
     pub fn prepare_cached(&self, sql: &str) -> Result<CachedStatement<'c>> {
-        self.alive()?.prepare_cached(sql).map_err(denied)
+        let conn = self.alive()?;
+        if sql.contains(OURS) {
+            // The cache goes by the text. Every statement of ours has the mark in it, so that the caller never gets
+            // one that was prepared without the guard.
+            conn.flush_prepared_statement_cache();
+        }
+        conn.prepare_cached(sql).map_err(denied)
     }
 
     /// The row id of the last insert.
@@ -155,28 +178,27 @@ impl<'c> Tx<'c> {
     ///
     /// As for [`Tx::execute`].
     pub fn emit(&self, change: &Emit) -> Result<()> {
-        let (head, row) = EMIT;
         let conn = self.alive()?;
-        // Our own statement on our own table: its text is not the caller's.
-        let mut statement =
-            self.outside_guard(|| conn.prepare_cached(&format!("{head} VALUES ({row}) --emit")))?;
-        statement.execute(params![
-            change.collection,
-            change.document_id,
-            change.operation,
-            change.changed_fields,
-            change.before,
-            change.after,
-            change.correlation_id,
-        ])?;
-        Ok(())
+        self.outside_guard(|| {
+            conn.prepare_cached(EMIT)?.execute(params![
+                change.collection,
+                change.document_id,
+                change.operation,
+                change.changed_fields,
+                change.before,
+                change.after,
+                change.correlation_id,
+            ])?;
+            Ok(())
+        })
     }
 }
 
-const EMIT: (&str, &str) = (
-    "INSERT INTO _cdc_capture(ts, op, tbl, nonce, v0, v1, v2, v3, v4, v5, v6)",
-    "CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER), 'E', 0, random(), ?1, ?2, ?3, ?4, ?5, ?6, ?7",
-);
+const EMIT: &str = "INSERT INTO _cdc_capture(ts, op, tbl, nonce, v0, v1, v2, v3, v4, v5, v6) VALUES \
+    (CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER), 'E', 0, random(), ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+/// What the names of our tables, triggers and statements have in them.
+const OURS: &str = "_cdc_";
 
 fn denied(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
@@ -187,30 +209,48 @@ fn denied(error: rusqlite::Error) -> Error {
     }
 }
 
-/// Installs the authorizer that keeps the caller's statements inside the transaction while `inside` is set.
+/// Keeps the caller's statements inside the transaction and off our tables while `guarded` is set.
+///
+/// What our own triggers do on the caller's behalf is allowed; what the caller's triggers do is not. Dropping our
+/// triggers is allowed, because dropping a table does it; they are installed again, and the table is compared. A
+/// statement that runs on after the transaction is gone would commit by itself: no commit is let through.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is allowed, also what SQLite adds later")]
-pub(crate) fn guard(conn: &mut Connection, inside: Arc<AtomicBool>) -> Result<()> {
+pub(crate) fn guard(conn: &mut Connection, guarded: &Arc<AtomicBool>) -> Result<()> {
+    let ours = |name: &str| {
+        name.get(..OURS.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(OURS))
+    };
+    let is_guarded = Arc::clone(guarded);
     conn.authorizer(Some(move |context: AuthContext<'_>| {
-        if !inside.load(Ordering::Relaxed) || context.accessor.is_some() {
+        if !is_guarded.load(Ordering::Relaxed) || context.accessor.is_some_and(ours) {
             return Authorization::Allow;
         }
-        let ours = |name: &str| name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("_cdc_"));
-        let table = match context.action {
+        let name = match context.action {
             AuthAction::Transaction { .. }
             | AuthAction::Attach { .. }
             | AuthAction::Detach { .. }
+            | AuthAction::CreateTempTrigger { .. }
             | AuthAction::Pragma { pragma_value: Some(_), .. } => return Authorization::Deny,
             AuthAction::Insert { table_name: name }
             | AuthAction::Delete { table_name: name }
             | AuthAction::Update { table_name: name, .. }
+            | AuthAction::CreateTable { table_name: name }
+            | AuthAction::CreateVtable { table_name: name, .. }
+            | AuthAction::CreateTempTable { table_name: name }
+            | AuthAction::CreateView { view_name: name }
+            | AuthAction::CreateTempView { view_name: name }
+            | AuthAction::CreateIndex { table_name: name, .. }
             | AuthAction::DropTable { table_name: name }
-            | AuthAction::AlterTable { table_name: name, .. }
-            | AuthAction::DropTrigger { trigger_name: name, .. } => Some(name),
-            _ => None,
+            | AuthAction::DropIndex { table_name: name, .. }
+            | AuthAction::AlterTable { table_name: name, .. } => name,
+            AuthAction::CreateTrigger { trigger_name, table_name } => {
+                if ours(trigger_name) { trigger_name } else { table_name }
+            }
+            _ => return Authorization::Allow,
         };
-        let denied = table.is_some_and(ours);
-        if denied { Authorization::Deny } else { Authorization::Allow }
+        if ours(name) { Authorization::Deny } else { Authorization::Allow }
     }))?;
+    let is_guarded = Arc::clone(guarded);
+    conn.commit_hook(Some(move || is_guarded.load(Ordering::Relaxed)))?;
     Ok(())
 }
 
@@ -222,27 +262,22 @@ impl Log {
     ///
     /// [`Error::UnknownTable`] or [`Error::UnsupportedTable`]; nothing is installed then.
     pub fn capture(&mut self, tables: &Tables) -> Result<Drained> {
-        self.conn.set_prepared_statement_cache_capacity(128);
-        let epoch = self.epoch.to_string();
         let settings =
             serde_json::to_string(tables).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
-        let mut drained = self.transact(|log| {
-            let conn = log.conn();
-            if !capture::is_prepared(conn)? {
-                capture::prepare(conn, log.id(), &epoch)?;
-            }
-            crate::store::put_meta(conn, "capture_tables", &settings)?;
-            heal_owned(log, tables)
+        self.drain()?;
+        self.prepare_capture()?;
+        let drained = self.transact_owned(|log, own| {
+            store::put_meta(log.conn(), "capture_tables", &settings)?;
+            own.heal(log, tables)
         })?;
-        while drained.more {
-            let next = self.transact(drain_owned)?;
-            drained.add(next);
-        }
-        Ok(drained)
+        self.drain_rest(drained)
     }
 
     /// Runs `work` in one write transaction, in which every change of a captured table and every emitted document
     /// becomes a record of this log. `Ok` means durable; `Err` leaves nothing.
+    ///
+    /// Of a very large transaction the records after the first chunk are appended by [`Log::drain`], at the latest
+    /// before the next write.
     ///
     /// # Errors
     ///
@@ -255,38 +290,67 @@ impl Log {
     /// As [`Log::write`], with the log's own transaction beside the caller's.
     pub(crate) fn write_with<R>(
         &mut self,
-        work: impl FnOnce(&Tx<'_>, &mut crate::LogTransaction<'_>) -> Result<R>,
+        work: impl FnOnce(&Tx<'_>, &mut LogTransaction<'_>) -> Result<R>,
     ) -> Result<R> {
-        while capture_pending(self)? {
-            self.transact(drain_owned)?;
-        }
-        let inside = Arc::clone(&self.inside);
-        let prepared = capture::is_prepared(&self.conn)?;
-        if !prepared {
-            let epoch = self.epoch.to_string();
-            self.transact(|log| capture::prepare(log.conn(), log.id(), &epoch))?;
-        }
-        let cookie =
-            |conn: &Connection| conn.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0));
-        let done = self.transact(|log| {
+        self.drain()?;
+        self.prepare_capture()?;
+        let guarded = Arc::clone(&self.guarded);
+        self.transact_owned(|log, own| {
             let before = cookie(log.conn())?;
-            inside.store(true, Ordering::Relaxed);
-            let done = work(&Tx { conn: log.conn(), inside: &inside }, log);
-            inside.store(false, Ordering::Relaxed);
-            let done = done?;
+            let done = {
+                let _guarded = Guarded::new(&guarded);
+                work(&Tx { conn: log.conn(), guarded: &guarded }, log)?
+            };
             if log.conn().is_autocommit() {
                 return Err(Error::TransactionGone);
             }
             if cookie(log.conn())? == before {
-                drain_owned(log)?;
+                own.drain(log)?;
             } else {
-                let tables: Option<String> = crate::store::meta(log.conn(), "capture_tables")?;
+                let tables: Option<String> = store::meta(log.conn(), "capture_tables")?;
                 let tables = tables.and_then(|text| serde_json::from_str(&text).ok());
-                heal_owned(log, &tables.unwrap_or(Tables::Named(Vec::new())))?;
+                own.heal(log, &tables.unwrap_or(Tables::Named(Vec::new())))?;
             }
             Ok(done)
-        });
-        inside.store(false, Ordering::Relaxed);
+        })
+    }
+
+    /// Appends what an earlier write was too large to append at once, a chunk per transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`]; what was appended before stays.
+    pub fn drain(&mut self) -> Result<Drained> {
+        let more = self.own_capture.pending && is_prepared(self)?;
+        self.drain_rest(Drained { more, ..Drained::default() })
+    }
+
+    fn drain_rest(&mut self, mut drained: Drained) -> Result<Drained> {
+        while drained.more {
+            let next = self.transact_owned(|log, own| own.drain(log))?;
+            drained.add(next);
+        }
+        Ok(drained)
+    }
+
+    fn prepare_capture(&mut self) -> Result<()> {
+        if !is_prepared(self)? {
+            let epoch = self.epoch.to_string();
+            self.transact(|log| capture::prepare(log.conn(), log.id(), &epoch))?;
+            self.own_capture.prepared = true;
+        }
+        Ok(())
+    }
+
+    fn transact_owned<R>(
+        &mut self,
+        work: impl FnOnce(&mut LogTransaction<'_>, &mut OwnCapture) -> Result<R>,
+    ) -> Result<R> {
+        let mut own = std::mem::take(&mut self.own_capture);
+        let done = self.transact(|log| work(log, &mut own));
+        if done.is_ok() {
+            self.own_capture = own;
+        }
         done
     }
 
@@ -297,37 +361,78 @@ impl Log {
     /// What `work` returns.
     pub fn query<R>(&self, work: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
         self.conn.pragma_update(None, "query_only", true)?;
-        let done = work(&self.conn);
-        self.conn.pragma_update(None, "query_only", false)?;
-        done
+        let _writable_again = QueryOnly(&self.conn);
+        let _guarded = Guarded::new(&self.guarded);
+        work(&self.conn)
     }
 }
 
-/// Whether rows wait that an earlier transaction was too large to drain, or that a stranger wrote.
-fn capture_pending(log: &Log) -> Result<bool> {
-    if !capture::is_prepared(&log.conn)? {
-        return Ok(false);
+/// Lets the connection write again when it goes.
+struct QueryOnly<'c>(&'c Connection);
+
+impl Drop for QueryOnly<'_> {
+    fn drop(&mut self) {
+        // Were it to fail, writes would be refused with an error of their own.
+        drop(self.0.pragma_update(None, "query_only", false));
     }
-    Ok(log.conn.query_row("SELECT EXISTS(SELECT 1 FROM _cdc_capture)", [], |row| row.get(0))?)
 }
 
-/// Installs what is missing and drains. A captured table whose shape changed is compared with the log.
-fn heal_owned(log: &mut crate::LogTransaction<'_>, tables: &Tables) -> Result<Drained> {
-    let plan = Plan::make(log.conn(), tables)?;
-    if !plan.is_empty() {
-        let known: Vec<String> =
-            capture::by_id(log.conn())?.into_values().map(|table| table.shape.table).collect();
-        plan.carry_out(log.conn(), |table| known.iter().any(|known| known == table))?;
-    }
-    drain_owned(log)
+fn cookie(conn: &Connection) -> Result<i64> {
+    Ok(conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?)
 }
 
-/// Drains a chunk of the object's own capture rows and removes them: mark and rows lie in one file, so that no
-/// row is kept behind.
-fn drain_owned(log: &mut crate::LogTransaction<'_>) -> Result<Drained> {
-    let (drained, last) = drain::drain_own(log)?;
-    if let Some(last) = last {
-        log.conn().prepare_cached("DELETE FROM _cdc_capture WHERE seq <= ?1")?.execute([last.seq])?;
+fn is_prepared(log: &mut Log) -> Result<bool> {
+    if !log.own_capture.prepared {
+        log.own_capture.prepared = capture::is_prepared(&log.conn)?;
     }
-    Ok(drained)
+    Ok(log.own_capture.prepared)
+}
+
+/// What is known of capture in the log's own file. Forgotten when a transaction fails.
+#[derive(Debug)]
+pub(crate) struct OwnCapture {
+    /// Whether its tables are there.
+    prepared: bool,
+    /// Whether rows may wait to be drained.
+    pending: bool,
+    /// The shapes of captured tables, as of this schema cookie.
+    tables: Option<(i64, BTreeMap<i64, CapturedTable>)>,
+}
+
+impl Default for OwnCapture {
+    fn default() -> Self {
+        Self { prepared: false, pending: true, tables: None }
+    }
+}
+
+impl OwnCapture {
+    /// Installs what is missing and drains. A captured table whose shape changed is compared with the log.
+    fn heal(&mut self, log: &mut LogTransaction<'_>, tables: &Tables) -> Result<Drained> {
+        let plan = Plan::make(log.conn(), tables, &capture::known(log.conn())?)?;
+        if !plan.is_empty() {
+            plan.carry_out(log.conn())?;
+        }
+        self.drain(log)
+    }
+
+    /// Drains a chunk of the object's own capture rows and removes them: mark and rows lie in one file, so that no
+    /// row is kept behind.
+    fn drain(&mut self, log: &mut LogTransaction<'_>) -> Result<Drained> {
+        let cookie = cookie(log.conn())?;
+        if self.tables.as_ref().is_none_or(|(of, _)| *of != cookie) {
+            self.tables = Some((cookie, capture::by_id(log.conn())?));
+        }
+        let Some((_, tables)) = &self.tables else { return Ok(Drained::default()) };
+        let source = Source { user: log.conn(), tables };
+        let (drained, last) = drain::drain(source, log, From::Oldest, false)?;
+        if let Some(last) = last {
+            log.conn().prepare_cached("DELETE FROM _cdc_capture WHERE seq <= ?1")?.execute([last.seq])?;
+        }
+        if capture::barrier(log.conn())?.is_some() {
+            // Rows count from 1 again.
+            log.conn().execute("DELETE FROM _cdc_meta WHERE key = 'barrier'", [])?;
+        }
+        self.pending = drained.more;
+        Ok(drained)
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdc_model::{Body, Content, Fold, Operation, Sequence, Timestamp};
+use cdc_model::{Body, Content, Fold, Operation, Sequence, Tag, Timestamp};
 use rusqlite::Connection;
 
 use crate::Result;
@@ -25,8 +25,7 @@ fn own_records(
     after: Sequence,
     mut visit: impl FnMut(&cdc_model::Record) -> Result<()>,
 ) -> Result<()> {
-    let log = log.log();
-    let mut after = after.max(Sequence::new(log.floor()?.get().saturating_sub(1)));
+    let mut after = after.max(Sequence::new(log.log().floor()?.get().saturating_sub(1)));
     while after < log.tail().sequence {
         let records = log.read(after, Limit::default())?;
         for record in records.iter().filter(|record| record.is_own()) {
@@ -76,8 +75,8 @@ pub(crate) fn compare(user: &Connection, log: &mut LogTransaction<'_>, fold: &mu
         })?;
         gone(log, fold, collection, |id| !seen.contains(id), &mut found)?;
     }
-    let once: BTreeSet<String> = capture::by_id(user)?.into_values().map(|table| table.shape.table).collect();
-    for collection in once.iter().filter(|collection| !current.contains_key(*collection)) {
+    let existing = capture::existing(user)?;
+    for collection in capture::known(log.conn())?.keys().filter(|collection| !existing.contains(*collection)) {
         gone(log, fold, collection, |_| true, &mut found)?;
     }
     let count = u64::try_from(found.len()).unwrap_or(u64::MAX);
@@ -125,10 +124,9 @@ struct Undone {
     first: Option<String>,
     /// Its state where it ends.
     last: Option<String>,
-    rows: bool,
 }
 
-/// Undoes the object's own events after `fork`, document by document, from their own before-images. `None` when
+/// Undoes the captured events after `fork`, document by document, from their own before-images. `None` when
 /// a schema change lies in between, so that only a comparison can tell.
 pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Option<u64>> {
     let mut documents: BTreeMap<(String, String), Undone> = BTreeMap::new();
@@ -138,6 +136,10 @@ pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Optio
             schema_changed = true;
             return Ok(());
         };
+        if change.schema_version.is_none() && change.tag != Some(Tag::Reconciled) {
+            // Emitted here or made by a stage: not from the database that was replaced.
+            return Ok(());
+        }
         let before = change.full_before()?;
         let after =
             (change.operation != Operation::Delete).then(|| change.after.map(|after| after.get().to_owned()));
@@ -145,10 +147,8 @@ pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Optio
         let document = documents.entry(key).or_insert_with(|| Undone {
             first: before.map(std::borrow::Cow::into_owned),
             last: None,
-            rows: false,
         });
         document.last = after.flatten();
-        document.rows |= change.schema_version.is_some();
         Ok(())
     })?;
     if schema_changed {
@@ -156,8 +156,8 @@ pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Optio
     }
     let now = log.now();
     let mut count = 0;
-    for ((collection, id), Undone { first, last, rows }) in documents {
-        if let Some(body) = reconciled(&collection, &id, last.as_deref(), first.as_deref(), rows)? {
+    for ((collection, id), Undone { first, last }) in documents {
+        if let Some(body) = reconciled(&collection, &id, last.as_deref(), first.as_deref(), true)? {
             log.append(now, body)?;
             count += 1;
         }
@@ -166,27 +166,24 @@ pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Optio
 }
 
 /// The newest capture row that both the log and the database know: its place in both.
+///
+/// The rows that a database holds and the log knows are the beginning of what it holds, so that the newest record
+/// tells.
 pub(crate) fn fork_point(
     user: &Connection,
     log: &LogTransaction<'_>,
 ) -> Result<Option<(CaptureRow, Sequence)>> {
-    let mut retained = BTreeSet::new();
-    let mut statement = user.prepare("SELECT seq, nonce FROM _cdc_capture")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        retained.insert((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-    }
+    let mut retained =
+        user.prepare("SELECT EXISTS(SELECT 1 FROM _cdc_capture WHERE seq = ?1 AND nonce = ?2)")?;
     let mut known = log.conn().prepare(
-        "SELECT capture, nonce, sequence FROM _cdc_log WHERE capture IS NOT NULL ORDER BY sequence",
+        "SELECT capture, nonce, sequence FROM _cdc_log WHERE capture IS NOT NULL ORDER BY sequence DESC",
     )?;
     let mut rows = known.query([])?;
-    let mut fork: Option<(CaptureRow, Sequence)> = None;
     while let Some(row) = rows.next()? {
-        let (seq, nonce): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let newer = fork.is_none_or(|(row, _)| row.seq <= seq);
-        if newer && retained.contains(&(seq, nonce)) {
-            fork = Some((CaptureRow { seq, nonce }, Sequence::checked(row.get(2)?).unwrap_or_default()));
+        let row = (CaptureRow { seq: row.get(0)?, nonce: row.get(1)? }, Sequence::checked(row.get(2)?));
+        if retained.query_row([row.0.seq, row.0.nonce], |row| row.get(0))? {
+            return Ok(Some((row.0, row.1.unwrap_or_default())));
         }
     }
-    Ok(fork)
+    Ok(None)
 }

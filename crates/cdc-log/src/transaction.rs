@@ -4,11 +4,11 @@ use std::sync::Arc;
 use cdc_model::{
     Body, Checkpoint, Cursor, Digest, Epoch, Mark, ObjectId, Origin, Position, Record, Sequence, Timestamp,
 };
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{DIGEST_EVERY, Origins, Tail};
-use crate::{Error, Log, Result};
+use crate::{Error, Limit, Log, Result};
 
 /// What a parent keeps of one child's link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +137,27 @@ impl<'l> LogTransaction<'l> {
         };
         self.insert(&record, Some(id), None)?;
         Ok(record)
+    }
+
+    /// Reads records, counting what this transaction has appended.
+    pub(crate) fn read(&self, after: Sequence, limit: Limit) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        self.log.scan_to(self.tail.position.sequence, after, limit, |row| {
+            records.push(row.to_record(self.log.epoch));
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    /// Stores the running digest with the newest row, so that a change of any row can be found later.
+    pub(crate) fn keep_digest(&mut self) -> Result<()> {
+        let Position { sequence, digest } = self.tail.position;
+        if sequence > self.log.tail().sequence && !sequence.get().is_multiple_of(DIGEST_EVERY) {
+            let mut statement =
+                self.conn().prepare_cached("UPDATE _cdc_log SET digest = ?1 WHERE sequence = ?2")?;
+            statement.execute(params![digest.as_bytes(), sequence.as_i64()])?;
+        }
+        Ok(())
     }
 
     fn insert(&mut self, record: &Record, origin: Option<i64>, from: Option<CaptureRow>) -> Result<()> {
@@ -423,7 +444,10 @@ impl Log {
     ///
     /// [`Error::Sqlite`].
     pub fn checkpoint(&self, subscriber: &str) -> Result<Option<Checkpoint>> {
-        Ok(self.checkpoints()?.into_iter().find(|checkpoint| checkpoint.subscriber_id == subscriber))
+        let sql = format!("{CHECKPOINTS} WHERE subscriber = ?1");
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut rows = statement.query([subscriber])?;
+        rows.next()?.map(checkpoint).transpose()
     }
 
     /// All saved cursors, by subscriber.
@@ -432,26 +456,11 @@ impl Log {
     ///
     /// [`Error::Sqlite`].
     pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT subscriber, sequence, timestamp, epoch, created_at, updated_at, metadata, revision FROM _cdc_checkpoint ORDER BY subscriber",
-        )?;
+        let mut statement = self.conn.prepare_cached(&format!("{CHECKPOINTS} ORDER BY subscriber"))?;
         let mut rows = statement.query([])?;
         let mut checkpoints = Vec::new();
         while let Some(row) = rows.next()? {
-            let epoch: Option<String> = row.get(3)?;
-            let metadata: Option<String> = row.get(6)?;
-            checkpoints.push(Checkpoint {
-                subscriber_id: row.get(0)?,
-                cursor: Cursor {
-                    sequence: Sequence::checked(row.get(1)?).unwrap_or_default(),
-                    timestamp: Timestamp::new(row.get(2)?),
-                    epoch: epoch.as_deref().map(str::parse).transpose()?,
-                },
-                created_at: Timestamp::new(row.get(4)?),
-                updated_at: Timestamp::new(row.get(5)?),
-                metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
-                revision: row.get::<_, i64>(7)?.cast_unsigned(),
-            });
+            checkpoints.push(checkpoint(row)?);
         }
         Ok(checkpoints)
     }
@@ -483,4 +492,26 @@ impl Log {
         let value: Option<i64> = statement.query_row([name], |row| row.get(0)).optional()?;
         Ok(value.unwrap_or_default().cast_unsigned())
     }
+}
+
+const CHECKPOINTS: &str = "SELECT subscriber, sequence, timestamp, epoch, created_at, updated_at, metadata, revision FROM _cdc_checkpoint";
+
+fn checkpoint(row: &Row<'_>) -> Result<Checkpoint> {
+    let epoch: Option<String> = row.get(3)?;
+    let metadata: Option<String> = row.get(6)?;
+    let decoded = |error: serde_json::Error| {
+        rusqlite::Error::FromSqlConversionFailure(6, rusqlite::types::Type::Text, error.into())
+    };
+    Ok(Checkpoint {
+        subscriber_id: row.get(0)?,
+        cursor: Cursor {
+            sequence: Sequence::checked(row.get(1)?).unwrap_or_default(),
+            timestamp: Timestamp::new(row.get(2)?),
+            epoch: epoch.as_deref().map(str::parse).transpose()?,
+        },
+        created_at: Timestamp::new(row.get(4)?),
+        updated_at: Timestamp::new(row.get(5)?),
+        metadata: metadata.as_deref().map(serde_json::from_str).transpose().map_err(decoded)?,
+        revision: row.get::<_, i64>(7)?.cast_unsigned(),
+    })
 }

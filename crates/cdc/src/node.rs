@@ -16,8 +16,8 @@ use crate::{Error, Result};
 /// Positions per child that wait to be settled before they are thinned out.
 const ACKS_MAX: usize = 1024;
 
-/// Rows a cut reads at a time.
-const CUT_READ: Limit = Limit { records: 256, bytes: 1 << 20 };
+/// Bytes of bodies a cut reads at a time at most.
+const CUT_READ_BYTES: usize = 1 << 20;
 
 /// Names under which the engine keeps its own rows beside those of stages.
 const UPLINK: &str = "@uplink";
@@ -86,9 +86,10 @@ impl Node {
     pub(crate) fn cut(&self, cut: Cut) -> Result<Slice> {
         let log = self.log();
         let verdicts = log.verdicts(cut.after.sequence, cut.through_max)?;
+        let limit = Limit { records: cut.records_max.clamp(16, 1024), bytes: CUT_READ_BYTES };
         let mut cutter = Cutter::new(cut);
         loop {
-            let records = log.read(cutter.position().sequence, CUT_READ)?;
+            let records = log.read(cutter.position().sequence, limit)?;
             if records.is_empty() {
                 return Ok(cutter.finish());
             }

@@ -34,7 +34,7 @@ struct Replaced {
 }
 
 /// The place of the first value in a row selected by [`crate::drain`].
-pub(crate) const FIRST_VALUE: usize = 5;
+const FIRST_VALUE: usize = 5;
 
 impl Assembler {
     /// Whether rows are held back that belong to a change whose end is still to come.

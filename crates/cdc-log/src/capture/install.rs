@@ -11,7 +11,7 @@ use super::triggers::{Triggers, capture_row};
 use crate::{Result, store};
 
 /// Values every capture row has room for; what an emitted document needs.
-const VALUES_MIN: usize = 8;
+pub(crate) const VALUES_MIN: usize = 8;
 
 /// Which tables of a database are captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,9 +220,9 @@ pub(crate) fn write_barrier(conn: &Connection) -> Result<()> {
     store::put_meta(conn, "barrier", conn.last_insert_rowid())
 }
 
-/// The newest barrier row; 0 when there was none.
-pub(crate) fn barrier(conn: &Connection) -> Result<i64> {
-    Ok(store::meta(conn, "barrier")?.unwrap_or_default())
+/// The newest barrier row.
+pub(crate) fn barrier(conn: &Connection) -> Result<Option<i64>> {
+    store::meta(conn, "barrier")
 }
 
 /// Writes one capture row of our own, values given as SQL.

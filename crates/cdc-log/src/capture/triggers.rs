@@ -91,7 +91,8 @@ impl Triggers {
         let stash_columns: Vec<String> = (0..shape.width()).map(|at| format!("v{at}")).collect();
         let stash =
             format!("CREATE TABLE {}(n INTEGER PRIMARY KEY, {})", text.stash, stash_columns.join(", "));
-        let before = vec![text.guard_insert(), text.guard_update()];
+        let before =
+            vec![text.guard_insert(), text.guard_update(), text.unstash_update(), text.unstash_delete()];
         let after = vec![
             text.delete(),
             text.update(),
@@ -133,12 +134,7 @@ impl Text<'_> {
     }
 
     fn delete(&self) -> (String, String) {
-        let unstash = format!("DELETE FROM {} WHERE {}", self.stash, self.stashed_is("OLD."));
-        self.trigger(
-            "delete",
-            "AFTER DELETE ON {t}",
-            &[self.capture("D", &self.shape.values("OLD.")), unstash],
-        )
+        self.trigger("delete", "AFTER DELETE ON {t}", &[self.capture("D", &self.shape.values("OLD."))])
     }
 
     /// The conditions, joined by AND, that hold for every part of the key.
@@ -200,6 +196,22 @@ impl Text<'_> {
         self.trigger("guard_update", &head, &self.stash_rows(&other))
     }
 
+    /// Takes a row out of the stash before it is deleted or its key changes: it will be gone, but was not replaced,
+    /// and a foreign key's action may insert other rows before our AFTER trigger runs.
+    fn unstash(&self, name: &str, event: &str) -> (String, String) {
+        let head = format!("BEFORE {event} ON {{t}} WHEN EXISTS(SELECT 1 FROM {})", self.stash);
+        let forget = format!("DELETE FROM {} WHERE {}", self.stash, self.stashed_is("OLD."));
+        self.trigger(name, &head, &[forget])
+    }
+
+    fn unstash_delete(&self) -> (String, String) {
+        self.unstash("unstash_delete", "DELETE")
+    }
+
+    fn unstash_update(&self) -> (String, String) {
+        self.unstash("unstash_update", &format!("UPDATE OF {}", self.conflict_columns.join(", ")))
+    }
+
     /// Logs the stash rows that `gone` holds for as replaced and takes them out.
     fn replaced(&self, gone: &str) -> Vec<String> {
         let values: Vec<String> = (0..self.shape.width()).map(|at| format!("v{at}")).collect();
@@ -220,11 +232,9 @@ impl Text<'_> {
         let columns = self.conflict_columns.join(", ");
         let head = format!("AFTER UPDATE OF {columns} ON {{t}} WHEN EXISTS(SELECT 1 FROM {})", self.stash);
         let same = self.of_keys(|Key { name, collate, .. }| format!("NEW.{name} IS OLD.{name}{collate}"));
-        let (is_new, is_old) = (self.stashed_is("NEW."), self.stashed_is("OLD."));
-        let forget = format!("DELETE FROM {} WHERE ({is_old}) AND NOT ({same})", self.stash);
+        let is_new = self.stashed_is("NEW.");
         let gone = format!("(({is_new}) AND NOT ({same})) OR {}", self.stashed_is_gone());
-        let body = [vec![forget], self.replaced(&gone)].concat();
-        self.trigger("replaced_by_update", &head, &body)
+        self.trigger("replaced_by_update", &head, &self.replaced(&gone))
     }
 }
 
@@ -292,13 +302,14 @@ impl UniqueIndex {
             conn.prepare("SELECT name FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq DESC")?;
         let names =
             statement.query_map([&shape.table], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        let new_row = NewRow::read(conn, shape)?;
         for name in names {
-            indexes.push(Self::named(conn, shape, &name)?);
+            indexes.push(Self::named(conn, &new_row, &name)?);
         }
         Ok(indexes)
     }
 
-    fn named(conn: &Connection, shape: &Shape, index: &str) -> Result<Self> {
+    fn named(conn: &Connection, new_row: &NewRow, index: &str) -> Result<Self> {
         let text = "SELECT coalesce((SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?1), '')";
         let text: String = conn.query_row(text, [index], |row| row.get(0))?;
         let text = IndexText::parse(&text);
@@ -311,19 +322,14 @@ impl UniqueIndex {
             let collation = Some(row.get::<_, String>(2)?);
             terms.push(match row.get::<_, Option<String>>(1)? {
                 Some(name) => Term {
-                    of_new: new_or_default(conn, shape, &name)?,
+                    of_new: new_row.value(&name),
                     of_table: quoted(&name),
                     collation,
                     expression: false,
                 },
                 None => {
                     let expression = text.terms.get(at).cloned().unwrap_or_default();
-                    let mut columns = Vec::new();
-                    for column in &shape.columns {
-                        let new = new_or_default(conn, shape, &column.name)?;
-                        columns.push(format!("{new} AS {}", quoted(&column.name)));
-                    }
-                    let of_new = format!("(SELECT {expression} FROM (SELECT {}))", columns.join(", "));
+                    let of_new = format!("(SELECT {expression} FROM (SELECT {}))", new_row.columns());
                     Term { of_new, of_table: expression, collation, expression: true }
                 }
             });
@@ -347,14 +353,31 @@ impl UniqueIndex {
     }
 }
 
-/// NEW's value, or the column's default where REPLACE would put it: a NOT NULL column given NULL.
-fn new_or_default(conn: &Connection, shape: &Shape, column: &str) -> Result<String> {
-    let default = "SELECT dflt_value FROM pragma_table_xinfo(?1) WHERE name = ?2 AND \"notnull\"";
-    let mut statement = conn.prepare_cached(default)?;
-    let mut rows = statement.query([&shape.table, column])?;
-    let default: Option<String> = rows.next()?.map(|row| row.get(0)).transpose()?.flatten();
-    let new = format!("NEW.{}", quoted(column));
-    Ok(default.map_or(new.clone(), |default| format!("coalesce({new}, {})", default_value(&default))))
+/// The values of NEW as a conflict meets them: a NOT NULL column given NULL has its default there, because that is
+/// what REPLACE puts in its place.
+struct NewRow(Vec<(String, Option<String>)>);
+
+impl NewRow {
+    fn read(conn: &Connection, shape: &Shape) -> Result<Self> {
+        let mut statement =
+            conn.prepare("SELECT name, iif(\"notnull\", dflt_value, NULL) FROM pragma_table_xinfo(?1)")?;
+        let columns = statement.query_map([&shape.table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Self(columns.collect::<Result<_, _>>()?))
+    }
+
+    fn value(&self, column: &str) -> String {
+        let default = self.0.iter().find(|(name, _)| name == column).and_then(|(_, default)| default.as_deref());
+        let new = format!("NEW.{}", quoted(column));
+        match default {
+            Some(default) => format!("coalesce({new}, {})", default_value(default)),
+            None => new,
+        }
+    }
+
+    fn columns(&self) -> String {
+        let column = |(name, _): &(String, _)| format!("{} AS {}", self.value(name), quoted(name));
+        self.0.iter().map(column).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A default as a value. SQLite takes a bare or quoted name there for a string, elsewhere for a column.

@@ -1,0 +1,193 @@
+//! Appending to a log, against inserting the very same rows with plain rusqlite.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cdc_log::Log;
+use cdc_model::{Batch, Body, Clock, Epoch, Origin, Record};
+use tempfile::TempDir;
+
+use crate::stored::{BareLog, StoredRow, Sync, row_of};
+use crate::{Batches, Result, Side, object, workload};
+
+/// Whose events are appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The object's own.
+    Own,
+    /// A hundred children's.
+    Forwarded,
+}
+
+/// What both sides do in one round.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendOptions {
+    /// Whose events.
+    pub whose: Whose,
+    /// Whether a commit waits for the disk (`synchronous = FULL`, else `NORMAL`).
+    pub full: bool,
+    /// Rows in one transaction.
+    pub per_transaction: u32,
+    /// Rows in one round.
+    pub rows: u32,
+}
+
+impl AppendOptions {
+    const fn sync(&self) -> Sync {
+        if self.full { Sync::Full } else { Sync::Normal }
+    }
+}
+
+/// The log and the bare table, in this order, in one temporary folder.
+///
+/// # Errors
+///
+/// When a file cannot be made.
+pub fn append_sides(options: AppendOptions) -> Result<Vec<Box<dyn Side>>> {
+    let folder = Arc::new(tempfile::tempdir()?);
+    let log = LogAppend::new(Arc::clone(&folder), options)?;
+    let bare = BareAppend::new(folder, options)?;
+    Ok(vec![Box::new(log), Box::new(bare)])
+}
+
+/// Appends through [`Log::transact`].
+#[derive(Debug)]
+pub struct LogAppend {
+    log: Log,
+    options: AppendOptions,
+    workload: Batches,
+    own: Vec<(cdc_model::Timestamp, Body)>,
+    forwarded: Vec<Record>,
+    _folder: Arc<TempDir>,
+}
+
+impl LogAppend {
+    fn new(folder: Arc<TempDir>, options: AppendOptions) -> Result<Self> {
+        let log = Log::open(path(folder.path(), "log"), &object("parent")?, &Clock::system())?;
+        // Settings of a connection are not writes, and a log has none for this.
+        log.query(|conn| Ok(conn.execute_batch(options.sync().pragma())?))?;
+        let workload = Batches::new(&object("parent")?, EPOCH)?;
+        Ok(Self { log, options, workload, own: Vec::new(), forwarded: Vec::new(), _folder: folder })
+    }
+}
+
+/// Of the rows' origins; the log's own epoch is not stored with its rows.
+const EPOCH: Epoch = Epoch { number: 1, nonce: 1 };
+
+impl Side for LogAppend {
+    fn prepare(&mut self) -> Result<()> {
+        let records = self.workload.next(self.options.rows)?.records;
+        match self.options.whose {
+            Whose::Own => {
+                self.own =
+                    records.into_iter().map(|record| (workload::time_of(record.sequence), record.body)).collect();
+            }
+            Whose::Forwarded => self.forwarded = records,
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<u32> {
+        let (own, forwarded) = (std::mem::take(&mut self.own), std::mem::take(&mut self.forwarded));
+        let per_transaction = usize::try_from(self.options.per_transaction)?.max(1);
+        for records in forwarded.chunks(per_transaction) {
+            self.log.transact(|log| {
+                for record in records {
+                    log.append_forwarded(record, &record.origin, record.timestamp)?;
+                }
+                Ok(())
+            })?;
+        }
+        let mut own = own.into_iter().peekable();
+        while own.peek().is_some() {
+            self.log.transact(|log| {
+                for (timestamp, body) in own.by_ref().take(per_transaction) {
+                    log.append(timestamp, body)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(self.options.rows)
+    }
+}
+
+/// Inserts rows that were prepared as the log stores them, digests included.
+#[derive(Debug)]
+pub struct BareAppend {
+    log: BareLog,
+    options: AppendOptions,
+    workload: Batches,
+    /// The log's numbers of origins, in the order in which it meets them.
+    origins: BTreeMap<cdc_model::Digest, i64>,
+    digest: cdc_model::Digest,
+    rows: Vec<StoredRow>,
+    _folder: Arc<TempDir>,
+}
+
+impl BareAppend {
+    fn new(folder: Arc<TempDir>, options: AppendOptions) -> Result<Self> {
+        Ok(Self {
+            log: BareLog::create(&path(folder.path(), "bare"), options.sync())?,
+            options,
+            workload: Batches::new(&object("parent")?, EPOCH)?,
+            origins: BTreeMap::new(),
+            digest: cdc_model::Digest::ZERO,
+            rows: Vec::new(),
+            _folder: folder,
+        })
+    }
+
+    fn stored(&mut self, record: Record, own: &Arc<Origin>) -> StoredRow {
+        let (record, origin) = match self.options.whose {
+            Whose::Own => (Record { origin: Arc::clone(own), ..record }, None),
+            Whose::Forwarded => {
+                let next = i64::try_from(self.origins.len() + 1).unwrap_or(i64::MAX);
+                let id = *self.origins.entry(record.origin.fingerprint()).or_insert(next);
+                (record, Some(id))
+            }
+        };
+        self.digest = record.digest(self.digest);
+        row_of(&record, origin, self.digest)
+    }
+}
+
+impl Side for BareAppend {
+    fn prepare(&mut self) -> Result<()> {
+        let Batch { records, .. } = self.workload.next(self.options.rows)?;
+        let own = Origin::new(object("parent")?, EPOCH, Vec::new());
+        self.rows = records.into_iter().map(|record| self.stored(record, &own)).collect();
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<u32> {
+        self.log.insert(&self.rows, usize::try_from(self.options.per_transaction)?)
+    }
+}
+
+fn path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.db"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stored::newest;
+
+    #[test]
+    fn both_sides_store_the_very_same_rows() {
+        for whose in [Whose::Own, Whose::Forwarded] {
+            let folder = Arc::new(tempfile::tempdir().unwrap());
+            let options = AppendOptions { whose, full: true, per_transaction: 100, rows: 250 };
+            let mut log = LogAppend::new(Arc::clone(&folder), options).unwrap();
+            let mut bare = BareAppend::new(Arc::clone(&folder), options).unwrap();
+            for side in [&mut log as &mut dyn Side, &mut bare] {
+                side.prepare().unwrap();
+                assert_eq!(side.run().unwrap(), 250);
+            }
+            let rows = |name| newest(&path(folder.path(), name), 1000).unwrap();
+            assert_eq!(rows("log"), rows("bare"), "{whose:?}");
+            assert_eq!(rows("log").len(), 250);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+use std::path::{Path, PathBuf};
+
+use cdc::{AttachOptions, AttachReport, Env as _, ObjectId, Project, Tables};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::output::{brief, note, plural};
+use crate::project::Target;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc attach app.db --id crm.headless.ly/acme
+  cdc attach app.db --id crm.headless.ly/acme --context crm.headless.ly --tables customers,orders
+  cdc attach app.db --id crm.headless.ly/acme --all       repair capture after a migration took it out
+
+Attaching writes triggers and tables named _cdc_* into the database, in one transaction: all of it or nothing. The
+application needs no change. `cdc detach` takes everything out again.";
+
+/// Capture the changes of an application's SQLite database
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The database
+    #[arg(value_name = "DB")]
+    database: PathBuf,
+    /// The object it becomes: an https URL, of which `https://` may be omitted
+    #[arg(long, value_parser = ObjectId::parse_short)]
+    id: ObjectId,
+    /// Its parent; made if it does not exist
+    #[arg(long, value_name = "ID")]
+    context: Option<Target>,
+    /// Only these tables, separated by commas
+    #[arg(long, value_delimiter = ',', conflicts_with = "all")]
+    tables: Vec<String>,
+    /// All tables, also those made later; the default
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Receipt<'a> {
+    #[serde(rename = "$id")]
+    id: &'a ObjectId,
+    #[serde(rename = "$context", skip_serializing_if = "Option::is_none")]
+    context: Option<&'a ObjectId>,
+    database: &'a Path,
+    journal_mode: &'a str,
+    tables: &'a [String],
+    snapshot_rows: u64,
+    left_out: Vec<LeftOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct LeftOut<'a> {
+    table: &'a str,
+    reason: &'a str,
+}
+
+pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
+    let project = session.project()?;
+    let context = args.context.as_ref().map(|context| context.id(&project)).transpose()?;
+    let options = AttachOptions {
+        database: args.database.clone(),
+        id: args.id.clone(),
+        context,
+        tables: tables(&args.tables),
+    };
+    let report = attach(&project, session, &options)?;
+    tell(&options, &report);
+    let installed = &report.installed;
+    let left_out = installed.left_out.iter().map(|(table, reason)| LeftOut { table, reason }).collect();
+    session.out.receipt(&Receipt {
+        id: &options.id,
+        context: options.context.as_ref(),
+        database: &options.database,
+        journal_mode: &report.journal_mode,
+        tables: &installed.tables,
+        snapshot_rows: installed.snapshot_rows,
+        left_out,
+    })
+}
+
+/// The tables that were named, or all.
+pub(super) fn tables(named: &[String]) -> Tables {
+    if named.is_empty() { Tables::All } else { Tables::Named(named.to_vec()) }
+}
+
+/// Attaches, and makes the parent if it is missing; when attaching fails, the parent goes again.
+pub(super) fn attach(
+    project: &Project,
+    session: &Session,
+    options: &AttachOptions,
+) -> Result<AttachReport, Failure> {
+    let missing = match &options.context {
+        Some(context) if *context != options.id => match project.object(context) {
+            Err(cdc::Error::UnknownObject { .. }) => Some(context),
+            found => found.map(|_| None)?,
+        },
+        _ => None,
+    };
+    if let Some(parent) = missing {
+        project.create(parent, None)?;
+    }
+    let attached = project.attach(options, &session.env.clock());
+    match (missing, &attached) {
+        (Some(parent), Ok(_)) => note(&format!("created {parent} as a root: it archives what it receives")),
+        (Some(parent), Err(_)) => drop(project.uncreate(parent)?),
+        (None, _) => {}
+    }
+    Ok(attached?)
+}
+
+/// Tells what attaching did.
+pub(super) fn tell(options: &AttachOptions, report: &AttachReport) {
+    let (database, installed) = (options.database.display(), &report.installed);
+    let journal = &report.journal_mode;
+    note(&format!("attached {database} as {} (journal mode {journal}, left as it is)", options.id));
+    if installed.tables.is_empty() {
+        note("  captured nothing new: no table lacked capture");
+    } else {
+        let names: Vec<_> = installed.tables.iter().map(|name| brief(name, 60)).collect();
+        let rows = plural(installed.snapshot_rows, "row");
+        note(&format!("  capturing {}; {rows} that were there are taken as a snapshot", names.join(", ")));
+    }
+    for (table, reason) in &installed.left_out {
+        note(&format!("  left out {}: {reason}", brief(table, 60)));
+    }
+    note(TOOLS);
+}
+
+/// How common tools are told to leave the tables of capture alone.
+const TOOLS: &str = r#"If a schema tool manages this database, let it ignore the tables _cdc_*:
+  Alembic   context.configure(..., include_object=lambda obj, name, kind, *_: not (name or "").startswith("_cdc_"))
+  Django    nothing to do: migrations concern managed models only; leave _cdc_* out of what inspectdb prints
+  Prisma    tables: { external: ["_cdc_meta", "_cdc_table", "_cdc_capture"] }   and externalTables in prisma.config.ts
+  Rails     ActiveRecord::SchemaDumper.ignore_tables << /\A_cdc_/
+  sqlite3   .dump copies them, with their triggers; `cdc detach` first if the copy is for someone else
+next: `cdc run` captures, propagates and archives until stopped"#;

@@ -1,0 +1,218 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cdc::{Cdc, Deadline, Env as _, ObjectId, ObjectSpec, Project, Trouble};
+use serde::Serialize;
+
+use super::tree;
+use crate::args::Tuning;
+use crate::failure::{Exit, Failure, in_one_line};
+use crate::output::{note, plural};
+use crate::project;
+use crate::session::Session;
+use crate::signals::{Signals, Stop};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc run                                    until stopped
+  cdc run --once                             until everything is quiet, as from cron
+  cdc run --batch-size 1000 --warehouse /var/lib/cdc
+
+Objects attached or created meanwhile are picked up. Ctrl-C and SIGTERM stop it in order, and whatever is under way
+then goes on with the next run; nothing is lost. One process at a time runs a project (exit code 5 otherwise).";
+
+/// How often the project is looked at for new objects and for what has stopped.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long an orderly stop may take.
+const STOP: Deadline = Deadline::secs(10);
+
+/// Capture, propagate and archive, until stopped or once
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Stop when everything is quiet
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+pub(super) async fn run(args: Args, session: &mut Session, signals: &mut Signals) -> Result<(), Failure> {
+    let project = project::open(&session.global, &args.tuning)?;
+    let cdc = engine(&project).await?;
+    if args.once { once(session, signals, cdc).await } else { on(session, signals, cdc).await }
+}
+
+/// Opens the engine over a project; it is alone then.
+pub(super) async fn engine(project: &Project) -> cdc::Result<Cdc> {
+    Cdc::builder(project.folder()).settings(project.settings().clone()).open().await
+}
+
+async fn on(session: &Session, signals: &mut Signals, cdc: Cdc) -> Result<(), Failure> {
+    let mut news = News::default();
+    news.tell_opened(&cdc).await?;
+    let objects = plural(news.opened.len(), "object");
+    note(&format!("running {objects} of {}; Ctrl-C stops", cdc.project().folder().display()));
+    let stop = loop {
+        news.tell_troubles(&cdc);
+        if let Err(stop) = signals.until(session.env.sleep(LOOK)).await {
+            break stop;
+        }
+        match signals.until(news.tell_opened(&cdc)).await {
+            Ok(told) => told?,
+            Err(stop) => break stop,
+        }
+    };
+    shut_down(signals, cdc).await;
+    stop.outcome()
+}
+
+/// Stops in order; a second signal stops at once.
+pub(super) async fn shut_down(signals: &mut Signals, cdc: Cdc) {
+    match signals.until(cdc.shutdown(STOP)).await {
+        Ok(Ok(())) => note("stopped; everything was sent"),
+        Ok(Err(error)) => {
+            note(&format!("stopped; the next run goes on where this one ends: {}", in_one_line(&error)))
+        }
+        Err(_) => note("stopped at once; the next run goes on where this one ends"),
+    }
+}
+
+/// What was told so far, so that each thing is told once.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    opened: BTreeSet<ObjectId>,
+    failed: BTreeMap<ObjectId, String>,
+    stopped: BTreeMap<ObjectId, Trouble>,
+}
+
+impl News {
+    /// Opens what is new in the project and tells of it.
+    async fn tell_opened(&mut self, cdc: &Cdc) -> Result<(), Failure> {
+        let (new, failed) = cdc.open_all().await?;
+        let failed: BTreeMap<_, _> =
+            failed.into_iter().map(|(id, error)| (id, in_one_line(&error))).collect();
+        for (id, reason) in &failed {
+            if self.failed.get(id) != Some(reason) {
+                note(&format!("cannot open {id}: {reason}"));
+            }
+        }
+        self.failed = failed;
+        if new == 0 {
+            return Ok(());
+        }
+        for (id, spec) in cdc.project().objects()? {
+            if !self.failed.contains_key(&id) && self.opened.insert(id) {
+                note(&opened(&spec));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what has stopped since, and what goes on again.
+    pub(super) fn tell_troubles(&mut self, cdc: &Cdc) {
+        let stopped: BTreeMap<_, _> = cdc.troubles().into_iter().collect();
+        for (id, trouble) in &stopped {
+            if self.stopped.get(id) != Some(trouble) {
+                note(&format!("stopped: the {} of {id}: {}", trouble.what, trouble.reason));
+            }
+        }
+        for (id, trouble) in &self.stopped {
+            if !stopped.contains_key(id) {
+                note(&format!("recovered: the {} of {id}", trouble.what));
+            }
+        }
+        self.stopped = stopped;
+    }
+}
+
+fn opened(spec: &ObjectSpec) -> String {
+    let parent = spec.context.as_ref().map(|context| format!(" -> {context}")).unwrap_or_default();
+    let database = match &spec.attached {
+        Some(attached) if attached.detached => format!(" (detached from {})", attached.database.display()),
+        Some(attached) => format!(" (attached to {})", attached.database.display()),
+        None => String::new(),
+    };
+    format!("opened {}{parent}{database}", spec.id)
+}
+
+/// What `--once` did, for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    objects: usize,
+    records: u64,
+    archived: u64,
+    under_way: u64,
+    stopped: Vec<String>,
+}
+
+async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<(), Failure> {
+    let (project, env) = (cdc.project().clone(), session.env.clone());
+    let mut exits = Vec::new();
+    let mut reasons = Vec::new();
+    let work = async {
+        let (_, failed) = cdc.open_all().await?;
+        let quiet = cdc.quiet().await;
+        Ok::<_, Failure>((failed, quiet))
+    };
+    let (failed, quiet) = match signals.until(work).await {
+        Ok(done) => done?,
+        Err(stop) => {
+            cdc.stop().await;
+            return Err(stopped_early(stop));
+        }
+    };
+    for (id, error) in failed {
+        reasons.push(format!("  cannot open {id}: {}", in_one_line(&error)));
+        exits.push(Failure::from(error).exit());
+    }
+    let troubles = cdc.troubles();
+    for (id, trouble) in &troubles {
+        reasons.push(format!("  the {} of {id} has stopped: {}", trouble.what, trouble.reason));
+        exits.push(Exit::Failure);
+    }
+    if let (Err(error), true) = (quiet, troubles.is_empty()) {
+        reasons.push(format!("  {}", in_one_line(&error)));
+        exits.push(Failure::from(error).exit());
+    }
+    cdc.stop().await;
+    summarise(session, &project, &env, &reasons).await?;
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let unreachable = exits.iter().all(|exit| *exit == Exit::Unreachable);
+    Err(Failure::Incomplete { reasons, exit: if unreachable { Exit::Unreachable } else { Exit::Failure } })
+}
+
+/// Whoever ends `--once` early gets less than was asked for.
+fn stopped_early(stop: Stop) -> Failure {
+    match stop {
+        Stop::Interrupt | Stop::Terminate => Failure::Interrupted,
+    }
+}
+
+async fn summarise(
+    session: &mut Session,
+    project: &Project,
+    env: &cdc::Tokio,
+    reasons: &[String],
+) -> Result<(), Failure> {
+    let lines = tree::collect(project, env).await?;
+    let summary = Summary {
+        objects: lines.len(),
+        records: lines.iter().filter_map(|line| Some(line.tail?.get())).sum(),
+        archived: lines.iter().filter_map(|line| Some(line.archived?.get())).sum(),
+        under_way: lines.iter().filter_map(|line| line.lag).sum(),
+        stopped: reasons.iter().map(|reason| reason.trim().to_owned()).collect(),
+    };
+    note(&format!(
+        "{}, {} in their logs, {} archived, {} under way",
+        plural(summary.objects, "object"),
+        plural(summary.records, "record"),
+        summary.archived,
+        summary.under_way
+    ));
+    session.out.receipt(&summary)
+}

@@ -1,0 +1,132 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cdc::{ObjectId, ObjectSpec, Project, Sequence, Tokio};
+use comfy_table::Cell;
+use serde::Serialize;
+
+use crate::failure::{Failure, in_one_line};
+use crate::output::{Row, note, number};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc tree                          all objects, parents first
+  cdc tree -o ndjson | jq 'select(.lag > 0)'
+
+TAIL is the newest sequence of an object's log, LAG how much of it the parent does not hold yet, ARCHIVED how far the
+log is archived. Objects with a parent are archived at their root.";
+
+/// Show all objects with their parents, and how far each has come
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {}
+
+/// One object and where it stands.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line {
+    #[serde(rename = "$id")]
+    pub(super) id: ObjectId,
+    #[serde(rename = "$context", skip_serializing_if = "Option::is_none")]
+    context: Option<ObjectId>,
+    depth: usize,
+    pub(super) tail: Option<Sequence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acked: Option<Sequence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lag: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) archived: Option<Sequence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attached: Option<PathBuf>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    detached: bool,
+    /// Why it could not be looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+impl Row for Line {
+    const COLUMNS: &'static [&'static str] = &["object", "tail", "lag", "archived", "database"];
+
+    fn cells(&self) -> Vec<Cell> {
+        let database = match (&self.trouble, &self.attached) {
+            (Some(trouble), _) => format!("! {trouble}"),
+            (None, Some(path)) if self.detached => format!("{} (detached)", path.display()),
+            (None, Some(path)) => path.display().to_string(),
+            (None, None) => String::new(),
+        };
+        vec![
+            Cell::new(format!("{}{}", "  ".repeat(self.depth), self.id.short())),
+            number(self.tail),
+            number(self.lag),
+            number(self.archived),
+            Cell::new(database),
+        ]
+    }
+}
+
+pub(super) async fn run(_args: Args, session: &mut Session) -> Result<(), Failure> {
+    let lines = collect(&session.project()?, &session.env).await?;
+    if lines.is_empty() {
+        note("no objects yet; `cdc attach DB --id ID` or `cdc create ID` makes one");
+        return session.out.none();
+    }
+    session.out.rows(&lines)
+}
+
+/// Where every object stands, parents before their children.
+pub(super) async fn collect(project: &Project, env: &Tokio) -> Result<Vec<Line>, Failure> {
+    let objects = project.objects()?;
+    let mut children: BTreeMap<Option<&ObjectId>, Vec<&ObjectSpec>> = BTreeMap::new();
+    for spec in objects.values() {
+        // An object whose parent is gone is shown all the same.
+        let parent = spec.context.as_ref().filter(|parent| objects.contains_key(*parent));
+        children.entry(parent).or_default().push(spec);
+    }
+    let mut lines = Vec::with_capacity(objects.len());
+    let mut waiting: Vec<(usize, &ObjectSpec)> = Vec::new();
+    let mut parent = (0, None);
+    loop {
+        let below = children.remove(&parent.1).unwrap_or_default();
+        waiting.extend(below.into_iter().rev().map(|spec| (parent.0, spec)));
+        let Some((depth, spec)) = waiting.pop() else { break };
+        lines.push(line(project, env, spec, depth).await);
+        parent = (depth + 1, Some(&spec.id));
+    }
+    Ok(lines)
+}
+
+async fn line(project: &Project, env: &Tokio, spec: &ObjectSpec, depth: usize) -> Line {
+    let mut line = Line {
+        id: spec.id.clone(),
+        context: spec.context.clone(),
+        depth,
+        tail: None,
+        acked: None,
+        lag: None,
+        archived: None,
+        attached: spec.attached.as_ref().map(|attached| attached.database.clone()),
+        detached: spec.attached.as_ref().is_some_and(|attached| attached.detached),
+        trouble: None,
+    };
+    if let Err(error) = look(project, env, &mut line).await {
+        line.trouble = Some(in_one_line(&error));
+    }
+    line
+}
+
+async fn look(project: &Project, env: &Tokio, line: &mut Line) -> cdc::Result<()> {
+    let reader = project.reader(env, &line.id).await?;
+    let status = reader.status().await?;
+    let tail = status.tail.sequence;
+    line.tail = Some(tail);
+    line.acked = status.acked;
+    line.lag = status.acked.map(|acked| tail.since(acked));
+    line.archived = reader
+        .archive_status()
+        .await?
+        .map(|archive| archive.watermark.map_or(Sequence::ZERO, |mark| mark.sequence));
+    Ok(())
+}

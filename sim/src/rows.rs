@@ -1,0 +1,116 @@
+//! Reads what lies in an object's file, for the checkers: by SQL and JSON only, through a connection of its own.
+
+use std::path::Path;
+
+use rusqlite::types::Value as Sqlite;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use serde_json::{Map, Value};
+
+use crate::documents::{Documents, Fact, rendered};
+use crate::failure::{Broken, ensure};
+use crate::workload::TABLES;
+
+/// One row of a log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogRow {
+    pub(crate) sequence: i64,
+    /// Its origin and route; `None` for the object's own.
+    pub(crate) origin: Option<(String, String)>,
+    pub(crate) origin_sequence: Option<i64>,
+    pub(crate) body: String,
+}
+
+pub(crate) fn open(path: &Path) -> Result<Connection, Broken> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(Connection::open_with_flags(path, flags)?)
+}
+
+/// The rows of a log after `after`.
+pub(crate) fn log(file: &Connection, after: i64) -> Result<Vec<LogRow>, Broken> {
+    let sql = "SELECT l.sequence, o.source, o.route, l.origin_sequence, l.body FROM _cdc_log l \
+               LEFT JOIN _cdc_origin o ON o.id = l.origin WHERE l.sequence > ?1 ORDER BY l.sequence";
+    let mut statement = file.prepare(sql)?;
+    let rows = statement.query_map([after], |row| {
+        let (source, route): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
+        Ok(LogRow {
+            sequence: row.get(0)?,
+            origin: source.zip(route),
+            origin_sequence: row.get(3)?,
+            body: row.get(4)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The mark a parent keeps of a child's link.
+pub(crate) fn mark(file: &Connection, child: &str) -> Result<i64, Broken> {
+    let sql = "SELECT sequence FROM _cdc_link WHERE child = ?1";
+    let mark: Option<Option<i64>> = file.query_row(sql, [child], |row| row.get(0)).optional()?;
+    Ok(mark.flatten().unwrap_or_default())
+}
+
+/// A counter of the log.
+pub(crate) fn counter(file: &Connection, name: &str) -> Result<i64, Broken> {
+    let sql = "SELECT value FROM _cdc_counter WHERE name = ?1";
+    Ok(file.query_row(sql, [name], |row| row.get(0)).optional()?.unwrap_or_default())
+}
+
+/// What the workload's tables hold.
+pub(crate) fn live(file: &Connection) -> Result<Documents, Broken> {
+    let mut documents = Documents::default();
+    for table in TABLES {
+        let mut statement = file.prepare(&format!("SELECT * FROM {table}"))?;
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let mut document = Map::new();
+            for (at, name) in names.iter().enumerate() {
+                document.insert(name.clone(), rendered(&row.get::<_, Sqlite>(at)?));
+            }
+            let key = names.first().and_then(|key| document.get(key)).cloned().unwrap_or_default();
+            let id = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+            documents.set(table, &id, Some(Value::Object(document)));
+        }
+    }
+    Ok(documents)
+}
+
+/// What a row's body says.
+pub(crate) fn fact(row: &LogRow) -> Result<Fact, Broken> {
+    const PROMISE: &str = "a row says what happened";
+    let mut body: Map<String, Value> = serde_json::from_str(&row.body)?;
+    if let Some(schema) = body.get("schema") {
+        return Ok(Fact::Schema(text(schema.get("collection"))));
+    }
+    let (before, was) = (body.remove("before"), body.remove("was"));
+    let after = body.remove("after");
+    let before = match (was, &after) {
+        (Some(Value::Object(was)), Some(Value::Object(after))) => {
+            Some(Value::Object(after.clone().into_iter().chain(was).collect()))
+        }
+        _ => before,
+    };
+    let operation = match (&before, &after) {
+        (None, _) => "INSERT",
+        (Some(_), Some(_)) => "UPDATE",
+        (Some(_), None) => "DELETE",
+    };
+    ensure(body.get("operation").is_some_and(|said| said == operation), PROMISE, || row.body.clone())?;
+    let said = body.get("changedFields").cloned();
+    let changed = changed(before.as_ref(), after.as_ref());
+    ensure(said == changed, PROMISE, || format!("{}: {changed:?} changed", row.body))?;
+    let (collection, document) = (text(body.get("collection")), text(body.get("documentId")));
+    Ok(Fact::Change { collection, document, before, after })
+}
+
+/// The members in which the states of an update differ. The documents of this world have no deeper ones.
+fn changed(before: Option<&Value>, after: Option<&Value>) -> Option<Value> {
+    let (before, after) = (before?.as_object()?, after?.as_object()?);
+    let mut names: Vec<_> = after.keys().filter(|name| before.get(*name) != after.get(*name)).collect();
+    names.sort();
+    Some(names.into_iter().map(|name| Value::from(name.as_str())).collect())
+}
+
+fn text(value: Option<&Value>) -> String {
+    value.and_then(Value::as_str).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,4 @@
+//! Runs worlds of fixed seeds.
+
+mod mutants;
+mod two_objects;
