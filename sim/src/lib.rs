@@ -25,7 +25,7 @@
 //! - marks never move back and cover exactly what is stored; received = stored + duplicate + looped + late + refused;
 //! - what an answer or the child's link calls acknowledged lies in the parent's file;
 //! - no link of sound files stops;
-//! - within four simulated seconds of healing all has arrived, is acknowledged and folds to the live tables.
+//! - within eight simulated seconds of healing all has arrived, is acknowledged and folds to the live tables.
 //!
 //! A child that comes back from an older copy of its files, which the parent had gone beyond, is stopped with
 //! `Rewound` or `Diverged`; it writes on, and the parent's log stays as it was. Every [`Mutant`] is found.

@@ -12,6 +12,9 @@ use crate::random::Random;
 const SLOW_PERCENT: u64 = 5;
 const SLOW_FACTOR: u32 = 20;
 
+/// Delay of a sound network.
+const HEALED_DELAY_MAX: Duration = Duration::from_millis(2);
+
 /// What goes between the objects. Requests go up, the others down.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
@@ -83,7 +86,10 @@ impl Network {
             return told.then(|| (self.delay(), Message::Failed(message.request()))).into_iter().collect();
         }
         let message = self.damaged(message);
-        let copies = 1 + u64::from(!healed && self.random.chance(self.plan.repeat_percent));
+        if healed {
+            return vec![(self.random.time(HEALED_DELAY_MAX), message)];
+        }
+        let copies = 1 + u64::from(self.random.chance(self.plan.repeat_percent));
         (0..copies).map(|_| (self.delay(), message.clone())).collect()
     }
 

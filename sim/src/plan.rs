@@ -9,8 +9,9 @@ use crate::random::Random;
 pub(crate) const TROUBLE: Duration = Duration::from_secs(8);
 
 /// After healing, everything written must have arrived and be acknowledged within this simulated time: a pause of
-/// an open breaker, a request of before that is still waited for, and the longest a thing can be down.
-pub(crate) const LIVENESS_MAX: Duration = Duration::from_secs(4);
+/// an open breaker, a request of before that is still waited for and the longest a thing can be down take two of these
+/// seconds; the others are some 10 ms for each batch, which may hold a single record.
+pub(crate) const LIVENESS_MAX: Duration = Duration::from_secs(8);
 
 /// What goes wrong in a run, drawn from its seed.
 #[derive(Clone, Debug)]

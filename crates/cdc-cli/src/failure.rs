@@ -245,7 +245,7 @@ fn of_log(error: &LogError) -> Meaning {
             (Exit::Usage, Some("choose a position up to the end; `cdc tree` shows where it is"))
         }
         LogError::CheckpointBackwards { .. } => (Exit::Conflict, Some("--force sets it back all the same")),
-        error if error.is_busy() => {
+        LogError::Sqlite(_) if error.is_busy() => {
             (Exit::Failure, Some("another program holds the database's lock; try again when it has let go"))
         }
         LogError::NetworkFileSystem { .. } | LogError::Utf16 { .. } | _ => (Exit::Failure, None),

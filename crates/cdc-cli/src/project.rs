@@ -54,9 +54,11 @@ pub(crate) fn create(global: &Global) -> Result<PathBuf, Failure> {
         source,
     })?;
     let path = global.dir.join(FILE);
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AlreadyExists => Failure::ProjectExists { path: path.clone() },
-        _ => Failure::File { path: path.clone(), action: "written", source },
+    let failed = |source: io::Error| {
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            return Failure::ProjectExists { path: path.clone() };
+        }
+        Failure::File { path: path.clone(), action: "written", source }
     };
     let text = template(global.warehouse.as_deref().unwrap_or(WAREHOUSE));
     parse(&path, &text)?;
@@ -118,10 +120,8 @@ fn parse(path: &Path, text: &str) -> Result<Settings, Failure> {
 fn span_of(text: &str, error: &cdc::RelayError) -> Option<std::ops::Range<usize>> {
     let cdc::RelayError::Setting { name, .. } = error else { return None };
     let table = DeTable::parse(text).ok()?;
-    match table.get_ref().get("link")?.get_ref() {
-        DeValue::Table(link) => Some(link.get(*name)?.span()),
-        _ => None,
-    }
+    let DeValue::Table(link) = table.get_ref().get("link")?.get_ref() else { return None };
+    Some(link.get(*name)?.span())
 }
 
 /// A mistake in `cdc.toml` with its place, and the line it stands in.
@@ -156,11 +156,6 @@ impl std::str::FromStr for Target {
 }
 
 impl Target {
-    /// As it was written.
-    pub(crate) fn as_written(&self) -> &str {
-        &self.0
-    }
-
     /// The object, which must exist.
     pub(crate) fn find(&self, project: &Project) -> Result<ObjectSpec, Failure> {
         if let Some(spec) = self.attached(project)? {

@@ -58,7 +58,9 @@ async fn archive_until_stopped<E: Env>(
     publish(object, mark.sequence);
     let (mut stop, mut tail, mut flush) =
         (object.stop.subscribe(), object.tail.subscribe(), object.flush.subscribe());
-    let mut flush_to = Sequence::ZERO;
+    // Asked for before anybody listened: it counts for what is there now.
+    let asked = *flush.borrow_and_update() > 0;
+    let mut flush_to = if asked { object.tail.borrow().sequence } else { Sequence::ZERO };
     let mut first_waited_at = None;
     loop {
         let waiting = tail.borrow_and_update().sequence.since(mark.sequence);

@@ -40,6 +40,9 @@ impl<E: Env, T: Transport> Uplink<E, T> {
         let mut tail = self.object.tail.subscribe();
         let mut flush = self.object.flush.subscribe();
         let mut flight: Option<Flight> = None;
+        if *flush.borrow_and_update() > 0 {
+            sender.flush();
+        }
         loop {
             let now = self.object.env.now();
             sender.handle_tail(now, *tail.borrow_and_update());

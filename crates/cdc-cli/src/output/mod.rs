@@ -183,10 +183,10 @@ impl Output {
     fn checked(&mut self, done: io::Result<()>) -> Result<(), Failure> {
         done.map_err(|source| {
             self.broken = true;
-            match source.kind() {
-                io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
-                _ => Failure::Output { source },
+            if source.kind() == io::ErrorKind::BrokenPipe {
+                return Failure::ClosedPipe;
             }
+            Failure::Output { source }
         })
     }
 }
