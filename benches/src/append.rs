@@ -80,8 +80,10 @@ impl Side for LogAppend {
         let records = self.workload.next(self.options.rows)?.records;
         match self.options.whose {
             Whose::Own => {
-                self.own =
-                    records.into_iter().map(|record| (workload::time_of(record.sequence), record.body)).collect();
+                self.own = records
+                    .into_iter()
+                    .map(|record| (workload::time_of(record.sequence), record.body))
+                    .collect();
             }
             Whose::Forwarded => self.forwarded = records,
         }

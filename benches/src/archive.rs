@@ -219,7 +219,9 @@ fn column(field: &Field, records: &[Record], bodies: &[BodyColumns]) -> Result<A
         "cursorSequence" => numbers(|record| record.sequence.as_i64()),
         "cursorTimestamp" => times(|record| record.timestamp.get()),
         "cursorEpoch" => written(|record| record.epoch.to_string()),
-        other => return Err(format!("the archive has a column {other} that this writer does not know").into()),
+        other => {
+            return Err(format!("the archive has a column {other} that this writer does not know").into());
+        }
     })
 }
 
@@ -284,7 +286,10 @@ mod tests {
             bare.run().unwrap();
             assert_eq!(read(ours), read(&bare.path()));
             let (ours, bare) = (bytes(ours), bytes(&bare.path()));
-            assert!(ours.abs_diff(bare) * 50 < ours, "the archive wrote {ours} bytes, the bare writer {bare}");
+            assert!(
+                ours.abs_diff(bare) * 50 < ours,
+                "the archive wrote {ours} bytes, the bare writer {bare}"
+            );
         }
     }
 }

@@ -76,7 +76,9 @@ impl Captured {
     fn new(folder: Arc<TempDir>, how: How, options: CaptureOptions) -> Result<Self> {
         let path = folder.path().join(format!("{how:?}.db"));
         let conn = Connection::open(&path)?;
-        conn.execute_batch("PRAGMA page_size = 4096; PRAGMA journal_mode = wal; PRAGMA synchronous = normal")?;
+        conn.execute_batch(
+            "PRAGMA page_size = 4096; PRAGMA journal_mode = wal; PRAGMA synchronous = normal",
+        )?;
         conn.execute_batch(&options.shape.create())?;
         let mut rng = Rng::new(11);
         let mut insert = conn.prepare(&options.shape.sql(Operation::Insert))?;
@@ -91,8 +93,7 @@ impl Captured {
         }
         let numbers = ROWS_BEFORE + 1..=ROWS_BEFORE + options.rows;
         let rows = numbers.map(|number| options.shape.row(&mut rng, number)).collect();
-        let mut side =
-            Self { conn, how, options, rng, rows, steps: Vec::new(), kept: 0, _folder: folder };
+        let mut side = Self { conn, how, options, rng, rows, steps: Vec::new(), kept: 0, _folder: folder };
         if options.operation != Operation::Insert {
             side.plan(Operation::Insert);
             side.apply(Operation::Insert)?;
@@ -216,7 +217,8 @@ mod tests {
         for operation in [Operation::Insert, Operation::Update, Operation::Delete] {
             for (how, table) in [(How::Triggers, "_cdc_capture"), (How::Floor, "kept")] {
                 let folder = Arc::new(tempfile::tempdir().unwrap());
-                let options = CaptureOptions { shape: Shape::wide(), operation, per_transaction: 7, rows: 20 };
+                let options =
+                    CaptureOptions { shape: Shape::wide(), operation, per_transaction: 7, rows: 20 };
                 let mut side = Captured::new(folder, how, options).unwrap();
                 let count = |side: &Captured| {
                     let sql = format!("SELECT count(*) FROM {table}");

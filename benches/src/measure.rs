@@ -59,7 +59,10 @@ impl Stopwatch {
     /// Starts it.
     #[must_use]
     pub fn start() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "benchmarks measure the machine's time, here and only here")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "benchmarks measure the machine's time, here and only here"
+        )]
         Self(Instant::now())
     }
 
@@ -180,9 +183,12 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle_or_the_mean_of_the_two_in_the_middle() {
-        for (values, expected) in
-            [(vec![3.0], 3.0), (vec![9.0, 1.0], 5.0), (vec![5.0, 1.0, 2.0], 2.0), (vec![8.0, 1.0, 2.0, 4.0], 3.0)]
-        {
+        for (values, expected) in [
+            (vec![3.0], 3.0),
+            (vec![9.0, 1.0], 5.0),
+            (vec![5.0, 1.0, 2.0], 2.0),
+            (vec![8.0, 1.0, 2.0, 4.0], 3.0),
+        ] {
             assert!((median(values.clone()) - expected).abs() < 1e-9, "{values:?}");
         }
         assert!(median(Vec::new()).is_nan());
@@ -191,8 +197,7 @@ mod tests {
     #[test]
     fn a_ratio_is_taken_within_each_round() {
         // The machine was ten times slower in the second round; the ratio does not see it.
-        let compared =
-            Compared { sides: vec![vec![(2.0, 0.0), (20.0, 0.0)], vec![(1.0, 0.0), (10.0, 0.0)]] };
+        let compared = Compared { sides: vec![vec![(2.0, 0.0), (20.0, 0.0)], vec![(1.0, 0.0), (10.0, 0.0)]] };
         assert!((compared.ratio(0, 1, Metric::Cpu) - 2.0).abs() < 1e-9);
     }
 }

@@ -71,7 +71,8 @@ impl BareLog {
 /// The newest `count` rows of a log's file, as stored, oldest first.
 pub(crate) fn newest(path: &Path, count: u32) -> Result<Vec<StoredRow>> {
     let conn = Connection::open(path)?;
-    let sql = "SELECT * FROM _cdc_log WHERE sequence > (SELECT max(sequence) FROM _cdc_log) - ?1 ORDER BY sequence";
+    let sql =
+        "SELECT * FROM _cdc_log WHERE sequence > (SELECT max(sequence) FROM _cdc_log) - ?1 ORDER BY sequence";
     let mut statement = conn.prepare(sql)?;
     let rows = statement.query_map([count], |row| (0..COLUMNS).map(|at| row.get(at)).collect())?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -89,7 +90,11 @@ pub(crate) fn renumbered(mut rows: Vec<StoredRow>, last: &mut i64) -> Vec<Stored
 }
 
 /// The row as the log stores it; `origin` is the number it has given to the origin of a forwarded event.
-pub(crate) fn row_of(record: &cdc_model::Record, origin: Option<i64>, digest: cdc_model::Digest) -> StoredRow {
+pub(crate) fn row_of(
+    record: &cdc_model::Record,
+    origin: Option<i64>,
+    digest: cdc_model::Digest,
+) -> StoredRow {
     let forwarded = |value: i64| origin.map_or(Value::Null, |_| Value::Integer(value));
     let kept = record.sequence.get().is_multiple_of(64);
     vec![

@@ -46,9 +46,11 @@ impl Rng {
 }
 
 const FIRST: [&str; 8] = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Dennis", "Margaret", "Ken"];
-const LAST: [&str; 8] = ["Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Ritchie", "Hamilton", "Thompson"];
+const LAST: [&str; 8] =
+    ["Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Ritchie", "Hamilton", "Thompson"];
 const TIERS: [&str; 4] = ["free", "starter", "pro", "enterprise"];
-const COMPANIES: [&str; 6] = ["Initech", "Globex", "Hooli", "Umbrella", "Stark Industries", "Acme Corporation"];
+const COMPANIES: [&str; 6] =
+    ["Initech", "Globex", "Hooli", "Umbrella", "Stark Industries", "Acme Corporation"];
 const CITIES: [&str; 6] = ["Amsterdam", "Berlin", "Chicago", "Lagos", "São Paulo", "Tokyo"];
 const COUNTRIES: [&str; 6] = ["NL", "DE", "US", "NG", "BR", "JP"];
 const STAGES: [&str; 5] = ["lead", "qualified", "proposal", "won", "lost"];
@@ -357,7 +359,14 @@ impl Batches {
             self.at = Position { sequence, digest: record.digest(self.at.digest) };
             records.push(record);
         }
-        Ok(Batch { sender: self.id.clone(), generation: 1, epoch: self.epoch, after, through: self.at, records })
+        Ok(Batch {
+            sender: self.id.clone(),
+            generation: 1,
+            epoch: self.epoch,
+            after,
+            through: self.at,
+            records,
+        })
     }
 }
 
@@ -384,7 +393,8 @@ mod tests {
         let changes = shape.changes(&mut rng, &row, 1);
         conn.execute(&shape.insert(), rusqlite::params_from_iter(&row)).unwrap();
         conn.execute(&shape.update(), rusqlite::params_from_iter(&changes)).unwrap();
-        let read = |at| conn.query_row("SELECT * FROM customers", [], |found| found.get::<_, Value>(at)).unwrap();
+        let read =
+            |at| conn.query_row("SELECT * FROM customers", [], |found| found.get::<_, Value>(at)).unwrap();
         let stored: Vec<Value> = (0..shape.columns()).map(read).collect();
         assert_eq!(stored, shape.changed(&row, &changes));
         assert_ne!(stored, row);

@@ -43,7 +43,7 @@ impl Child {
         let log = self.object.log().expect("the object is open");
         let stored = log.stage_state(UPLINK, self.parent.as_str())?;
         let mut link: Outbound = stored.map_or(Ok(Outbound::NEW), |text| serde_json::from_str(&text))?;
-        if self.mutant == Some(Mutant::AckedFromTheFuture) {
+        if self.mutant == Some(Mutant::AckedFromTheFuture) && self.object.life() > 0 {
             link.acked = log.tail();
         }
         self.stop = None;

@@ -2,15 +2,17 @@ use std::path::{Path, PathBuf};
 
 use cdc_log::Log;
 use cdc_model::{Clock, ObjectId};
+use rusqlite::Connection;
 
 use crate::failure::Broken;
 use crate::plan::CrashPoint;
+use crate::rows;
 
 /// One object: its files, and its log while it lives.
 ///
 /// A crash keeps what the process had written to its files and nothing else: the files are copied as they are, then
-/// the handle goes, and the next life opens the copy. Closing the handle checkpoints the old files, which nobody
-/// reads any more, so the copy is recovered from its WAL as after a kill.
+/// the handles go, and the next life opens the copy. Whatever closing them does to the old files is seen by nobody, and
+/// the copy is recovered from its WAL as after a kill.
 #[derive(Debug)]
 pub(crate) struct Object {
     id: ObjectId,
@@ -18,6 +20,8 @@ pub(crate) struct Object {
     clock: Clock,
     life: u32,
     log: Option<Log>,
+    /// The checkers' own connection to the file of this life.
+    reader: Option<Connection>,
     armed: Option<CrashPoint>,
 }
 
@@ -37,7 +41,7 @@ pub(crate) const ON_PURPOSE: &str = "on purpose";
 impl Object {
     pub(crate) fn create(folder: PathBuf, id: ObjectId, clock: Clock) -> Result<Self, Broken> {
         std::fs::create_dir(&folder)?;
-        let mut object = Self { id, folder, clock, life: 0, log: None, armed: None };
+        let mut object = Self { id, folder, clock, life: 0, log: None, reader: None, armed: None };
         object.open()?;
         Ok(object)
     }
@@ -59,8 +63,13 @@ impl Object {
         self.log.as_mut()
     }
 
+    /// A reader of what lies in the files, for the checkers; `None` while the object is down.
+    pub(crate) const fn reader(&self) -> Option<&Connection> {
+        self.reader.as_ref()
+    }
+
     /// The file of the current life.
-    pub(crate) fn path(&self) -> PathBuf {
+    fn path(&self) -> PathBuf {
         self.path_of(self.life)
     }
 
@@ -70,7 +79,9 @@ impl Object {
 
     pub(crate) fn open(&mut self) -> Result<(), Broken> {
         assert!(self.log.is_none(), "an object is opened once");
-        self.log = Some(Log::open(self.path(), &self.id, &self.clock)?);
+        let path = self.path();
+        self.log = Some(Log::open(&path, &self.id, &self.clock)?);
+        self.reader = Some(rows::open(&path)?);
         Ok(())
     }
 
@@ -88,6 +99,7 @@ impl Object {
     fn die(&mut self) -> Result<(), Broken> {
         let old = self.path();
         self.log = None;
+        self.reader = None;
         self.life += 1;
         self.armed = None;
         remove_files(&old)

@@ -46,15 +46,19 @@ impl Parent {
             return self.serve_early(&group);
         }
         if self.mutant == Some(Mutant::MarkBeforeEvents) {
-            let marks = self.transact(&group, Part::Marks)?;
-            if self.object.log().is_none() {
-                return Ok(marks);
-            }
-            self.object.arm(None);
-            self.transact(&group, Part::Events)?;
-            return Ok(marks);
+            return self.serve_apart(&group);
         }
         self.transact(&group, Part::All)
+    }
+
+    /// Commits the marks, and in a second transaction the events that they cover.
+    fn serve_apart(&mut self, group: &[Message]) -> Result<Ended<Served>, Broken> {
+        let ended = self.transact(group, Part::Marks)?;
+        let Ended::Committed(answers) = &ended else { return Ok(ended) };
+        let taken = group.iter().zip(answers).filter(|(_, (_, answer))| answer.refusal.is_none());
+        let taken: Vec<_> = taken.map(|(message, _)| message.clone()).collect();
+        self.transact(&taken, Part::Events)?;
+        Ok(ended)
     }
 
     /// Answers the new requests from a transaction that it rolls back, and commits those answered before.

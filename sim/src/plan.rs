@@ -59,7 +59,7 @@ impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut random = Random::stream(seed, "plan");
         let delay_max = Duration::from_millis(*random.pick(&[1, 5, 30, 150]));
-        let pause_ms = *random.pick(&[20, 100, 250]);
+        let pause_ms = *random.pick(&[50, 120, 250]);
         let options = LinkOptions {
             batch_size: *random.pick(&[1, 3, 10, 100]),
             batch_timeout_ms: *random.pick(&[5, 50, 200]),

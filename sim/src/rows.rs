@@ -29,7 +29,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Broken> {
 pub(crate) fn log(file: &Connection, after: i64) -> Result<Vec<LogRow>, Broken> {
     let sql = "SELECT l.sequence, o.source, o.route, l.origin_sequence, l.body FROM _cdc_log l \
                LEFT JOIN _cdc_origin o ON o.id = l.origin WHERE l.sequence > ?1 ORDER BY l.sequence";
-    let mut statement = file.prepare(sql)?;
+    let mut statement = file.prepare_cached(sql)?;
     let rows = statement.query_map([after], |row| {
         let (source, route): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
         Ok(LogRow {
@@ -45,21 +45,22 @@ pub(crate) fn log(file: &Connection, after: i64) -> Result<Vec<LogRow>, Broken> 
 /// The mark a parent keeps of a child's link.
 pub(crate) fn mark(file: &Connection, child: &str) -> Result<i64, Broken> {
     let sql = "SELECT sequence FROM _cdc_link WHERE child = ?1";
-    let mark: Option<Option<i64>> = file.query_row(sql, [child], |row| row.get(0)).optional()?;
+    let mark: Option<Option<i64>> =
+        file.prepare_cached(sql)?.query_row([child], |row| row.get(0)).optional()?;
     Ok(mark.flatten().unwrap_or_default())
 }
 
 /// A counter of the log.
 pub(crate) fn counter(file: &Connection, name: &str) -> Result<i64, Broken> {
     let sql = "SELECT value FROM _cdc_counter WHERE name = ?1";
-    Ok(file.query_row(sql, [name], |row| row.get(0)).optional()?.unwrap_or_default())
+    Ok(file.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
 /// What the workload's tables hold.
 pub(crate) fn live(file: &Connection) -> Result<Documents, Broken> {
     let mut documents = Documents::default();
     for table in TABLES {
-        let mut statement = file.prepare(&format!("SELECT * FROM {table}"))?;
+        let mut statement = file.prepare_cached(&format!("SELECT * FROM {table}"))?;
         let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {

@@ -1,3 +1,7 @@
+//! Two objects and what happens to them. `world/crashes.rs` holds how they die and come back.
+
+mod crashes;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,51 +18,17 @@ use crate::failure::{Broken, Failure};
 use crate::network::{Message, Network};
 use crate::object::{Ended, Object};
 use crate::parent::Parent;
-use crate::plan::{Crash, CrashPoint, LIVENESS_MAX, Plan, Side, TROUBLE};
+use crate::plan::{Crash, LIVENESS_MAX, Plan, Side, TROUBLE};
 use crate::schedule::Schedule;
 use crate::trace::Trace;
 use crate::workload::{SCHEMA, TABLES, Transaction, Workload};
-use crate::{Mutant, rows};
+use crate::{Report, Setup};
 
 /// How long a piece of work at a disk takes at most.
 const WORK_MAX: Duration = Duration::from_millis(3);
 
 /// Simulated time begins here.
 const UNIX_MS: i64 = 1_700_000_000_000;
-
-/// What is run beside the faults that a seed draws by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Setup {
-    /// A fault planted into the drivers, to see whether the checkers find it.
-    pub mutant: Option<Mutant>,
-    /// What happens to the child's files.
-    pub rewind: Rewind,
-}
-
-/// Whether the child comes back once from an older copy of its files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rewind {
-    /// It never does.
-    #[default]
-    Never,
-    /// It does once, if the parent has taken more than the copy holds; the link must stop with a typed answer.
-    Once,
-}
-
-/// What a run that kept every promise says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// A hash over every step: the same seed gives the same.
-    pub hash: u64,
-    /// Steps of the run.
-    pub steps: u64,
-    /// Events in the child's log at the end.
-    pub written: usize,
-    /// How often an object crashed.
-    pub crashes: u32,
-    /// Whether the child was put back to an older copy.
-    pub rewound: bool,
-}
 
 /// What happens in the world.
 #[derive(Debug)]
@@ -363,111 +333,14 @@ impl World {
         }
     }
 
-    fn object(&mut self, side: Side) -> &mut Object {
-        match side {
-            Side::Child => &mut self.child.object,
-            Side::Parent => &mut self.parent.object,
-        }
-    }
-
-    fn begin_crash(&mut self, crash: Crash) -> Result<(), Broken> {
-        let Crash { side, point, down, .. } = crash;
-        if self.object(side).log().is_none() {
-            return Ok(());
-        }
-        *self.down_mut(side) = Some(down);
-        if point == CrashPoint::Idle {
-            self.object(side).crash()?;
-            return self.crashed(side);
-        }
-        self.object(side).arm(Some(point));
-        Ok(())
-    }
-
-    const fn down_mut(&mut self, side: Side) -> &mut Option<Duration> {
-        let [child, parent] = &mut self.down;
-        match side {
-            Side::Child => child,
-            Side::Parent => parent,
-        }
-    }
-
-    /// The object is gone, and with it all that was only in memory.
-    fn crashed(&mut self, side: Side) -> Result<(), Broken> {
-        let now = self.now();
-        self.crashes += 1;
-        let down = self.down_mut(side).take().unwrap_or_default();
-        self.trace.fault(now, format_args!("{side:?} crashed, life {} in {down:?}", self.object_life(side)));
-        match side {
-            Side::Child => {
-                self.child.sender = None;
-                self.wake = None;
-                self.rewind()?;
-            }
-            Side::Parent => {
-                self.parent.forget();
-                self.is_serving = false;
-            }
-        }
-        self.schedule.after(down, Event::Reopen(side));
-        Ok(())
-    }
-
-    const fn object_life(&self, side: Side) -> u32 {
-        match side {
-            Side::Child => self.child.object.life(),
-            Side::Parent => self.parent.object.life(),
-        }
-    }
-
-    /// Keeps a copy of the dead child's files, or puts the one of an earlier crash in their place.
-    fn rewind(&mut self) -> Result<(), Broken> {
-        let wanted = self.setup.rewind == Rewind::Once || self.setup.mutant == Some(Mutant::RewoundChild);
-        if !wanted || self.rewound {
-            return Ok(());
-        }
-        match self.copied {
-            None => {
-                self.child.object.keep_copy()?;
-                self.copied = Some(self.checkers.written());
-            }
-            Some(copied) if self.checkers.taken() > copied => {
-                self.child.object.restore_copy()?;
-                self.rewound = true;
-                self.trace.fault(self.now(), format_args!("the child is put back to {copied}"));
-                if self.setup.rewind == Rewind::Once {
-                    self.checkers.rewind(copied);
-                }
-            }
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    fn reopen(&mut self, side: Side) -> Result<(), Broken> {
-        self.trace.step(self.now(), format_args!("{side:?} opens"));
-        self.object(side).open()?;
-        match side {
-            Side::Child => {
-                self.checkers.child_reopened();
-                self.check_child()?;
-                self.child.link()
-            }
-            Side::Parent => {
-                self.checkers.parent_reopened();
-                self.check_parent()
-            }
-        }
-    }
-
     fn check_child(&mut self) -> Result<(), Broken> {
-        let file = rows::open(&self.child.object.path())?;
-        self.checkers.check_child(&file, &mut self.trace)
+        let Some(file) = self.child.object.reader() else { return Ok(()) };
+        self.checkers.check_child(file, &mut self.trace)
     }
 
     fn check_parent(&mut self) -> Result<(), Broken> {
-        let file = rows::open(&self.parent.object.path())?;
-        self.checkers.check_parent(&file, &mut self.trace)
+        let Some(file) = self.parent.object.reader() else { return Ok(()) };
+        self.checkers.check_parent(file, &mut self.trace)
     }
 
     fn end(&mut self) -> Result<(), Broken> {

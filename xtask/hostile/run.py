@@ -56,7 +56,7 @@ class Cdc:
         return done.stdout
 
     def lines(self, *args):
-        return [json.loads(line) for line in self.run(*args, "-o", "ndjson").splitlines()]
+        return [json.loads(line) for line in self.run(*args, "-o", "ndjson").split("\n") if line]
 
 
 class Writers:

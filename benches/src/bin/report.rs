@@ -1,2 +1,346 @@
-//! x
-fn main() {}
+//! Prints every figure beside its baseline, both measured in the same run.
+//!
+//! One line per figure on stdout, `name value unit baseline ratio bound ok|short`, `-` where there is none; the same
+//! as JSON in `bench/report.json` below the target folder. The exit code is 4 when a bounded figure is short of its
+//! bound, 2 when `--only` names no figure, 1 when something failed.
+//!
+//! Bounds are ratios, never times, so that they hold on any machine. For a cost (`µs`) the ratio is ours by the
+//! baseline's and the bound the most it may be; for a rate (`/s`) the bound is the least. The ratio is the median of
+//! the ratios of single rounds, in which all sides take turns; `value` and `baseline` are medians by themselves.
+//! `cpu-µs` and `cpu-s` are processor time of all threads, `µs` and `s` wall time.
+//!
+//! # Figures
+//!
+//! Rows are contacts of a CRM, generated from fixed seeds. Files are on the same disk, databases in WAL mode with
+//! 4 KiB pages. "Bare" is rusqlite with prepared, cached statements and nothing else.
+//!
+//! - `append-{full,normal}-x{1,100,1000}`: an object's own events of about 300 bytes through
+//!   `Log::transact`, so many in one transaction, at that `synchronous`. Baseline: bare inserts of the very same nine
+//!   columns, digests worked out beforehand, in the same kind of transaction. At most 1.15.
+//!   `append-forwarded-…`: the same for events of a hundred children.
+//! - `capture-{narrow,wide}-{insert,update,delete}-x{1,100}`: an application's statement on a table of 3 or 20
+//!   columns whose triggers an attached object installed, so many in one transaction, `synchronous = NORMAL`.
+//!   Baseline: the same statement without triggers and one more prepared insert of the values to be kept (the states
+//!   before and after that the operation has) into an untyped table, in the same transaction. At most 1.3 for one
+//!   per transaction, 1.85 for a hundred. Published beside it: `…-vs-none`, against the statement alone, and
+//!   `capture-textkey-…`, against the floor for a table with a text key, whose triggers probe a second index.
+//! - `range-read`: `Log::scan` over a log of forwarded events in pages of 1,000. Baseline: stepping a bare `SELECT` of
+//!   the same columns, borrowed. At least 0.8. Published: `range-read-owned`, the same by `Log::read`.
+//! - `archive-write`: `Archive::append` of one batch, by wall time: admission, digest chain, check that each body comes
+//!   back byte for byte, data file, manifest, manifest list, table metadata, each synced. Baseline: a bare Parquet
+//!   writer that turns the same records into the same columns, with the same schema and settings, and syncs one file
+//!   into the same folder. At least 0.7. Published: `archive-write-cpu`, the same by processor time, and
+//!   `archive-write-strict`, against a writer to which the columns are handed ready.
+//! - `cold-read`: a scan of the whole archive into records, checked to equal the log's. Baseline: `Log::read` of the
+//!   same records. Published.
+//! - `replay`: `Reader::replay` of a history of which four fifths are read from the archive and the rest from the log,
+//!   checked to be exactly the log. Baseline: the same records from the log alone, through the same reader.
+//!   Published.
+//! - `drain-{narrow,wide}`: `Attached::look` over captured rows (half inserts, then updates and deletes) in one
+//!   transaction. Baseline: bare inserts of the rows that came out of it, in one transaction at the same sync.
+//!   Published.
+//! - `hop`: one hop without transport, in batches of 100: read and cut the child's log, admit, plan, store with marks
+//!   and counters. Baseline: bare inserts of the rows that the parent stored, in the same transactions. Published.
+//! - `tree-…`: tenants write transactions of 100 statements, 16 tenants at a time, into owned objects; four levels up
+//!   to a root that archives. All published, without baseline. `tree-hop-rate`: events a second times hops, from the
+//!   first statement until the root has stored everything. `tree-archive-rate`: events a second until everything is in
+//!   the archive. `tree-cpu`: processor time of all of that per event. `tree-bytes-hot` and `tree-bytes-cold`: bytes of
+//!   the root's database and of its data files per row. `tree-latency-p50` and `-p99`: of single events on the quiet
+//!   tree, one every 20 ms, from before the tenant's write until its side knows that the root has stored it, answers
+//!   included.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use benches::{
+    AppendOptions, CaptureOptions, Compared, Metric, Result, Shape, Tree, TreeOptions, Whose, append_sides,
+    archive_sides, capture_sides, cold_sides, compare, drain_sides, hop_sides, range_sides, replay_sides,
+};
+use cdc_model::Operation;
+use clap::Parser as _;
+use serde::Serialize;
+
+/// Runs the benchmarks against their baselines.
+#[derive(Debug, clap::Parser)]
+struct Arguments {
+    /// A small run: shorter and fewer rounds, a small tree.
+    #[arg(long)]
+    quick: bool,
+    /// Only figures whose name begins so.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    only: String,
+    /// Figures whose name begins so are left out.
+    #[arg(long, value_name = "NAME")]
+    skip: Option<String>,
+    /// Tenants of the tree; 1,000, or 50 of a small run.
+    #[arg(long)]
+    tenants: Option<u32>,
+    /// Events of each tenant; 1,000, or 200 of a small run.
+    #[arg(long)]
+    events: Option<u32>,
+}
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+struct Figure {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    baseline: Option<f64>,
+    ratio: Option<f64>,
+    bound: Option<f64>,
+    ok: bool,
+}
+
+/// Which way a figure is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Less is better; the bound is the most.
+    Cost,
+    /// More is better; the bound is the least.
+    Rate,
+}
+
+impl Figure {
+    /// A figure of `side` against `base`, judged when there is a bound.
+    fn of(
+        name: impl Into<String>,
+        compared: &Compared,
+        (side, base): (usize, usize),
+        (kind, metric): (Kind, Metric),
+        bound: Option<f64>,
+    ) -> Self {
+        let (ours, base_cost) = (compared.cost(side, metric), compared.cost(base, metric));
+        let (value, baseline, ratio) = match kind {
+            Kind::Cost => (ours, base_cost, compared.ratio(side, base, metric)),
+            Kind::Rate => (1e6 / ours, 1e6 / base_cost, compared.ratio(base, side, metric)),
+        };
+        let unit = match (kind, metric) {
+            (Kind::Cost, Metric::Cpu) => "cpu-µs/row",
+            (Kind::Cost, Metric::Wall) => "µs/row",
+            (Kind::Rate, Metric::Cpu) => "rows/cpu-s",
+            (Kind::Rate, Metric::Wall) => "rows/s",
+        };
+        let holds = |bound| if kind == Kind::Cost { ratio <= bound } else { ratio >= bound };
+        let ok = bound.is_none_or(holds);
+        Self { name: name.into(), value, unit, baseline: Some(baseline), ratio: Some(ratio), bound, ok }
+    }
+
+    /// A figure that is only published.
+    fn alone(name: &str, value: f64, unit: &'static str) -> Self {
+        Self { name: name.to_owned(), value, unit, baseline: None, ratio: None, bound: None, ok: true }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, value, unit, baseline, ratio, bound, ok } = self;
+        let number = |value: f64| if value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.3}") };
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let (baseline, ratio) = (baseline.map(number), ratio.map(|ratio| format!("{ratio:.2}")));
+        let (baseline, ratio, bound) =
+            (or_dash(baseline), or_dash(ratio), or_dash(bound.map(|b| b.to_string())));
+        let verdict = if *ok { "ok" } else { "short" };
+        let value = number(*value);
+        write!(f, "{name:<34} {value:>10} {unit:<13} {baseline:>10} {ratio:>6} {bound:>5} {verdict}")
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what is not data goes to stderr")]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut report = Report { arguments, figures: Vec::new() };
+    eprintln!(
+        "{:<34} {:>10} {:<13} {:>10} {:>6} {:>5} ok|short",
+        "name", "value", "unit", "baseline", "ratio", "bound"
+    );
+    let done = report.run().and_then(|()| report.save());
+    match done {
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+        Ok(()) if report.figures.is_empty() => {
+            eprintln!("error: no figure's name begins with {:?}", report.arguments.only);
+            ExitCode::from(2)
+        }
+        Ok(()) if report.figures.iter().all(|figure| figure.ok) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(4),
+    }
+}
+
+/// What was found so far.
+#[derive(Debug)]
+struct Report {
+    arguments: Arguments,
+    figures: Vec<Figure>,
+}
+
+impl Report {
+    fn run(&mut self) -> Result<()> {
+        self.append()?;
+        self.capture()?;
+        self.range()?;
+        self.archive()?;
+        self.cold()?;
+        self.replay()?;
+        self.drain()?;
+        self.hop()?;
+        self.tree()
+    }
+
+    fn append(&mut self) -> Result<()> {
+        let (whose, rounds) = (Whose::Own, self.pick(9, 21));
+        for (whose, full, per_transaction) in [
+            (whose, true, 1),
+            (whose, true, 100),
+            (whose, true, 1000),
+            (whose, false, 1),
+            (whose, false, 100),
+            (whose, false, 1000),
+            (Whose::Forwarded, true, 100),
+            (Whose::Forwarded, false, 100),
+        ] {
+            let whose_name = if whose == Whose::Own { "" } else { "forwarded-" };
+            let sync = if full { "full" } else { "normal" };
+            let name = format!("append-{whose_name}{sync}-x{per_transaction}");
+            if self.wants(&name) {
+                let rows = if per_transaction == 1 { 200 } else { self.pick(5000, 10_000) };
+                let mut sides = append_sides(AppendOptions { whose, full, per_transaction, rows })?;
+                let compared = compare(rounds, &mut sides)?;
+                self.add(Figure::of(name, &compared, (0, 1), (Kind::Cost, Metric::Cpu), Some(1.15)));
+            }
+        }
+        Ok(())
+    }
+
+    fn capture(&mut self) -> Result<()> {
+        let text_key = Shape::narrow().with_text_key();
+        for (shape, name) in [(Shape::narrow(), "narrow"), (Shape::wide(), "wide"), (text_key, "textkey")] {
+            for operation in [Operation::Insert, Operation::Update, Operation::Delete] {
+                for (per_transaction, bound) in [(1, 1.3), (100, 1.85)] {
+                    let operation_name = operation.as_str().to_lowercase();
+                    let name = format!("capture-{name}-{operation_name}-x{per_transaction}");
+                    if !self.wants(&name) {
+                        continue;
+                    }
+                    let rows =
+                        if per_transaction == 1 { self.pick(500, 1000) } else { self.pick(2000, 4000) };
+                    let options = CaptureOptions { shape, operation, per_transaction, rows };
+                    let compared = compare(self.pick(9, 21), &mut capture_sides(options)?)?;
+                    let bound = (shape != text_key).then_some(bound);
+                    self.add(Figure::of(name.clone(), &compared, (0, 1), (Kind::Cost, Metric::Cpu), bound));
+                    let vs_none = format!("{name}-vs-none");
+                    self.add(Figure::of(vs_none, &compared, (0, 2), (Kind::Cost, Metric::Cpu), None));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn range(&mut self) -> Result<()> {
+        if self.wants("range-read") {
+            let compared = compare(self.pick(9, 21), &mut range_sides(self.pick(20_000, 100_000))?)?;
+            let how = (Kind::Rate, Metric::Cpu);
+            self.add(Figure::of("range-read", &compared, (0, 2), how, Some(0.8)));
+            self.add(Figure::of("range-read-owned", &compared, (1, 2), how, None));
+        }
+        Ok(())
+    }
+
+    fn archive(&mut self) -> Result<()> {
+        if self.wants("archive-write") {
+            let compared = compare(self.pick(5, 9), &mut archive_sides(self.pick(20_000, 50_000))?)?;
+            let (wall, cpu) = ((Kind::Rate, Metric::Wall), (Kind::Rate, Metric::Cpu));
+            self.add(Figure::of("archive-write", &compared, (0, 1), wall, Some(0.7)));
+            self.add(Figure::of("archive-write-cpu", &compared, (0, 1), cpu, None));
+            self.add(Figure::of("archive-write-strict", &compared, (0, 2), wall, None));
+        }
+        Ok(())
+    }
+
+    fn cold(&mut self) -> Result<()> {
+        if self.wants("cold-read") {
+            let compared = compare(self.pick(5, 9), &mut cold_sides(self.pick(20_000, 200_000))?)?;
+            self.add(Figure::of("cold-read", &compared, (0, 1), (Kind::Rate, Metric::Wall), None));
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self) -> Result<()> {
+        if self.wants("replay") {
+            let compared = compare(self.pick(5, 9), &mut replay_sides(self.pick(20_000, 200_000))?)?;
+            self.add(Figure::of("replay", &compared, (0, 1), (Kind::Rate, Metric::Wall), None));
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        for (shape, name) in [(Shape::narrow(), "drain-narrow"), (Shape::wide(), "drain-wide")] {
+            if self.wants(name) {
+                let compared = compare(self.pick(7, 15), &mut drain_sides(shape, self.pick(5000, 10_000))?)?;
+                self.add(Figure::of(name, &compared, (0, 1), (Kind::Cost, Metric::Cpu), None));
+            }
+        }
+        Ok(())
+    }
+
+    fn hop(&mut self) -> Result<()> {
+        if self.wants("hop") {
+            let compared = compare(self.pick(7, 15), &mut hop_sides(self.pick(5000, 10_000))?)?;
+            self.add(Figure::of("hop", &compared, (0, 1), (Kind::Cost, Metric::Cpu), None));
+        }
+        Ok(())
+    }
+
+    fn tree(&mut self) -> Result<()> {
+        if !self.wants("tree") {
+            return Ok(());
+        }
+        let tenants = self.arguments.tenants.unwrap_or_else(|| self.pick(50, 1000));
+        let events = self.arguments.events.unwrap_or_else(|| self.pick(200, 1000));
+        let found = Tree::new(TreeOptions { tenants, events, paced: self.pick(100, 500) }).run()?;
+        let count = f64::from(found.events);
+        let (stored, archived) = (found.stored.wall.as_secs_f64(), found.archived.wall.as_secs_f64());
+        let cpu = found.archived.cpu.as_secs_f64() * 1e6 / count;
+        self.add(Figure::alone("tree-hop-rate", count * f64::from(found.hops) / stored, "events/s"));
+        self.add(Figure::alone("tree-archive-rate", count / archived, "events/s"));
+        self.add(Figure::alone("tree-cpu", cpu, "cpu-µs/event"));
+        self.add(Figure::alone("tree-bytes-hot", found.hot_bytes, "B/event"));
+        self.add(Figure::alone("tree-bytes-cold", found.cold_bytes, "B/event"));
+        self.add(Figure::alone("tree-latency-p50", found.latency(50).as_secs_f64() * 1e3, "ms"));
+        self.add(Figure::alone("tree-latency-p99", found.latency(99).as_secs_f64() * 1e3, "ms"));
+        Ok(())
+    }
+
+    /// Whether a figure, or the group of figures that begins with this name, was asked for.
+    fn wants(&self, name: &str) -> bool {
+        let only = &self.arguments.only;
+        let skipped = self.arguments.skip.as_ref().is_some_and(|skip| name.starts_with(skip));
+        !skipped && (name.starts_with(only) || only.starts_with(name))
+    }
+
+    fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.arguments.quick { quick } else { full }
+    }
+
+    #[expect(clippy::print_stdout, reason = "the figures are this program's output")]
+    fn add(&mut self, figure: Figure) {
+        if figure.name.starts_with(&self.arguments.only) {
+            println!("{figure}");
+            self.figures.push(figure);
+        }
+    }
+
+    /// Writes the figures below the target folder, in which this program lies.
+    fn save(&self) -> Result<()> {
+        let program = std::env::current_exe()?;
+        let target = program.ancestors().nth(2).ok_or("this program does not lie in a target folder")?;
+        let folder: PathBuf = target.join("bench");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("report.json"), serde_json::to_string_pretty(&self.figures)? + "\n")?;
+        Ok(())
+    }
+}

@@ -46,6 +46,11 @@ pub(crate) enum Failure {
     Usage { reason: String, help: &'static str },
     #[error("{path} is not attached in this project")]
     NotAttached { path: PathBuf },
+    #[error("{id} is taken: {}", database.as_ref().map_or(
+        "it is an object without a database".to_owned(),
+        |database| format!("it is attached to {}", database.display()),
+    ))]
+    IdTaken { id: ObjectId, database: Option<PathBuf> },
     #[error("{id} has no checkpoint {name:?}")]
     NoCheckpoint { id: ObjectId, name: String },
     #[error("the history of {id} has no event of {document}")]
@@ -86,7 +91,7 @@ impl Failure {
             | Self::NoCheckpoint { .. }
             | Self::NoHistory { .. }
             | Self::NoArchive { .. } => Exit::NotFound,
-            Self::ProjectExists { .. } => Exit::Conflict,
+            Self::ProjectExists { .. } | Self::IdTaken { .. } => Exit::Conflict,
             Self::Settings { .. } | Self::Usage { .. } => Exit::Usage,
             Self::Difference { .. } => Exit::Difference,
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
@@ -121,6 +126,7 @@ impl Failure {
                     path.display()
                 )
             }
+            Self::IdTaken { .. } => "choose another id; `cdc tree` lists those in use".to_owned(),
             Self::NoCheckpoint { id, .. } => {
                 format!("`cdc checkpoint ls {}` lists those there are", id.short())
             }

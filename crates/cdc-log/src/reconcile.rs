@@ -50,11 +50,9 @@ pub(crate) fn mend_chain(
     let folded =
         fold.get(log.id(), &change.collection, &change.document_id).map(|document| document.json.clone());
     let before = change.full_before()?;
-    let rows = change.schema_version.is_some();
-    let missed =
-        reconciled(&change.collection, &change.document_id, folded.as_deref(), before.as_deref(), rows)?;
+    let missed = reconciled(&change.collection, &change.document_id, folded.as_deref(), before.as_deref())?;
     let Some(missed) = missed else { return Ok(0) };
-    let record = log.append(at, missed)?;
+    let record = log.append_captured(at, missed, Some(CaptureRow::FOUND))?;
     fold.apply(&record)?;
     Ok(1)
 }
@@ -69,7 +67,7 @@ pub(crate) fn compare(user: &Connection, log: &mut LogTransaction<'_>, fold: &mu
         let mut seen = BTreeSet::new();
         live_rows(user, table, |document_id, json| {
             let folded = fold.get(log.id(), collection, &document_id).map(|document| document.json.as_str());
-            found.extend(reconciled(collection, &document_id, folded, Some(&json), true)?);
+            found.extend(reconciled(collection, &document_id, folded, Some(&json))?);
             seen.insert(document_id);
             Ok(())
         })?;
@@ -81,7 +79,7 @@ pub(crate) fn compare(user: &Connection, log: &mut LogTransaction<'_>, fold: &mu
     }
     let count = u64::try_from(found.len()).unwrap_or(u64::MAX);
     for body in found {
-        let record = log.append(now, body)?;
+        let record = log.append_captured(now, body, Some(CaptureRow::FOUND))?;
         fold.apply(&record)?;
     }
     Ok(count)
@@ -96,7 +94,7 @@ fn gone(
     found: &mut Vec<Body>,
 ) -> Result<()> {
     for (id, document) in fold.collection(log.id(), collection).filter(|(id, _)| is_gone(id)) {
-        found.extend(reconciled(collection, id, Some(&document.json), None, true)?);
+        found.extend(reconciled(collection, id, Some(&document.json), None)?);
     }
     Ok(())
 }
@@ -127,8 +125,13 @@ struct Undone {
 }
 
 /// Undoes the captured events after `fork`, document by document, from their own before-images. `None` when
-/// a schema change lies in between, so that only a comparison can tell.
+/// a schema change or something that a comparison found lies in between: then only a comparison can tell, because
+/// nobody knows whether what was found had happened before the fork or after it.
 pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Option<u64>> {
+    let found = "SELECT EXISTS(SELECT 1 FROM _cdc_log WHERE sequence > ?1 AND capture = 0)";
+    if log.conn().query_row(found, [fork.as_i64()], |row| row.get(0))? {
+        return Ok(None);
+    }
     let mut documents: BTreeMap<(String, String), Undone> = BTreeMap::new();
     let mut schema_changed = false;
     own_records(log, fork, |record| {
@@ -157,7 +160,7 @@ pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Optio
     let now = log.now();
     let mut count = 0;
     for ((collection, id), Undone { first, last }) in documents {
-        if let Some(body) = reconciled(&collection, &id, last.as_deref(), first.as_deref(), true)? {
+        if let Some(body) = reconciled(&collection, &id, last.as_deref(), first.as_deref())? {
             log.append(now, body)?;
             count += 1;
         }
@@ -176,7 +179,7 @@ pub(crate) fn fork_point(
     let mut retained =
         user.prepare("SELECT EXISTS(SELECT 1 FROM _cdc_capture WHERE seq = ?1 AND nonce = ?2)")?;
     let mut known = log.conn().prepare(
-        "SELECT capture, nonce, sequence FROM _cdc_log WHERE capture IS NOT NULL ORDER BY sequence DESC",
+        "SELECT capture, nonce, sequence FROM _cdc_log WHERE capture > 0 ORDER BY sequence DESC",
     )?;
     let mut rows = known.query([])?;
     while let Some(row) = rows.next()? {

@@ -28,6 +28,11 @@ pub(crate) struct CaptureRow {
     pub(crate) nonce: i64,
 }
 
+impl CaptureRow {
+    /// What an event has that was found by a comparison and was never captured. Capture rows count from 1.
+    pub(crate) const FOUND: Self = Self { seq: 0, nonce: 0 };
+}
+
 /// How a checkpoint is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Save {

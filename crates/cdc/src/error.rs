@@ -44,7 +44,7 @@ pub enum Error {
         context: ObjectId,
     },
     /// The object has another `$context` than asked for.
-    #[error("{id} already has the parent {}", found.as_ref().map_or("none", ObjectId::as_str))]
+    #[error("{id} exists already, {}", found.as_ref().map_or("without a parent".to_owned(), |found| format!("below {found}")))]
     OtherParent {
         /// The object.
         id: ObjectId,

@@ -18,7 +18,16 @@ fn every_seed_keeps_every_promise() {
     let written: usize = reports.iter().map(|report| report.written).sum();
     println!("{} seeds: {written} events, {crashes} crashes", reports.len());
     assert!(crashes > 100, "the faults are really planted: {crashes} crashes");
-    assert!(written > 5_000, "the workload really writes: {written} events");
+    assert!(written > 10_000, "the workload really writes: {written} events");
+}
+
+#[test]
+#[ignore = "takes minutes; for a night or after a change of a machine"]
+fn a_thousand_seeds_keep_every_promise() {
+    for seed in 1_000..2_000 {
+        run(seed, Setup::default());
+        run(seed, Setup { rewind: Rewind::Once, ..Setup::default() });
+    }
 }
 
 #[test]
@@ -35,7 +44,7 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
 #[test]
 fn a_child_put_back_to_an_older_copy_is_stopped_and_the_parent_keeps_what_it_has() {
     let setup = Setup { rewind: Rewind::Once, ..Setup::default() };
-    let rewound = SEEDS.filter(|seed| run(*seed, setup).rewound).count();
+    let rewound = SEEDS.take(25).filter(|seed| run(*seed, setup).rewound).count();
     println!("{rewound} seeds rewound the child beyond the parent's mark");
     assert!(rewound >= 5, "only {rewound} seeds came to it");
 }

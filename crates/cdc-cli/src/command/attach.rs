@@ -93,6 +93,7 @@ pub(super) fn attach(
     session: &Session,
     options: &AttachOptions,
 ) -> Result<AttachReport, Failure> {
+    check_id(project, options)?;
     let missing = match &options.context {
         Some(context) if *context != options.id => match project.object(context) {
             Err(cdc::Error::UnknownObject { .. }) => Some(context),
@@ -110,6 +111,19 @@ pub(super) fn attach(
         (None, _) => {}
     }
     Ok(attached?)
+}
+
+/// An id names one database; it is not given to another.
+fn check_id(project: &Project, options: &AttachOptions) -> Result<(), Failure> {
+    let spec = match project.object(&options.id) {
+        Err(cdc::Error::UnknownObject { .. }) => return Ok(()),
+        found => found?,
+    };
+    let database = spec.attached.map(|attached| attached.database);
+    if database.is_some() && database == options.database.canonicalize().ok() {
+        return Ok(());
+    }
+    Err(Failure::IdTaken { id: spec.id, database })
 }
 
 /// Tells what attaching did.

@@ -27,7 +27,7 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
     let DocumentName { collection, document_id } = &args.document;
     let history = reader.replay().history(collection, document_id);
     let view = View { of: reader.spec().id.clone(), placed: true };
-    if replay::print(session, history, &view, false).await? == 0 {
+    if replay::print(session, history, &view).await? == 0 {
         return Err(Failure::NoHistory { id: reader.spec().id.clone(), document: args.document });
     }
     Ok(())

@@ -57,23 +57,21 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
     if let Some(until) = args.until {
         replay = replay.until(until);
     }
+    if args.schema {
+        replay = replay.with_schema_changes();
+    }
     let view = View { of: reader.spec().id.clone(), placed: true };
-    print(session, replay, &view, args.schema).await?;
+    print(session, replay, &view).await?;
     session.out.none()
 }
 
 /// Prints a replay as it is read. Gives how many events there were.
-pub(super) async fn print(
-    session: &mut Session,
-    replay: ReplayBuilder,
-    view: &View,
-    schema: bool,
-) -> Result<u64, Failure> {
+pub(super) async fn print(session: &mut Session, replay: ReplayBuilder, view: &View) -> Result<u64, Failure> {
     let mut progress = ProgressLine::new(&session.env);
     let mut batches = replay.stream();
     let mut printed = 0;
     while let Some(batch) = batches.try_next().await? {
-        for record in batch.records.iter().filter(|record| schema || !record.body.is_schema()) {
+        for record in &batch.records {
             session.out.record(record, view)?;
             printed += 1;
         }

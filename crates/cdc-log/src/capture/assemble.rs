@@ -1,7 +1,10 @@
 //! Turns capture rows into bodies of the log.
 
+use std::collections::BTreeMap;
+
 use cdc_model::{Body, Operation, RawChange, Tag, Value, ValueRef, changed_columns_json};
 use rusqlite::Row;
+use serde_json::value::RawValue;
 
 use super::install::CapturedTable;
 use super::shape::Shape;
@@ -200,14 +203,13 @@ pub(crate) fn emitted(row: &Row<'_>) -> Result<Body> {
     Ok(change.to_body())
 }
 
-/// The event that takes a document from one state to another without anybody having seen it happen; `None` when
-/// the states are the same. `rows` says that the states are rows, whose members are columns.
+/// The event that takes a row from one state to another without anybody having seen it happen; `None` when the
+/// states are the same. It is stored like every other: of an update only the changed columns of `before`.
 pub(crate) fn reconciled(
     collection: &str,
     document_id: &str,
     from: Option<&str>,
     to: Option<&str>,
-    rows: bool,
 ) -> Result<Option<Body>> {
     let operation = match (from, to) {
         (None, None) => return Ok(None),
@@ -221,29 +223,33 @@ pub(crate) fn reconciled(
     change.before = from;
     change.after = to;
     let paths;
-    if let (Some(from), Some(to)) = (from, to) {
-        paths = changed_paths(from, to, rows)?;
-        change.changed_fields = Some(&paths);
-    }
+    let (Some(from), Some(to)) = (from, to) else { return Ok(Some(change.to_body())) };
+    let (from, to) = (columns(from)?, columns(to)?);
+    paths = changed_columns(&from, &to);
+    change.changed_fields = Some(&paths);
     let body = change.to_body();
-    if rows && operation == Operation::Update {
-        // A row's update is stored as its changed columns, like every other.
-        let mut columns = body.columns()?;
-        columns.delta = true;
-        return Ok(Some(columns.to_body()?));
+    if !from.keys().eq(to.keys()) {
+        // A column came or went: the one row cannot be told from the other and what changed.
+        return Ok(Some(body));
     }
-    Ok(Some(body))
+    let mut delta = body.columns()?;
+    delta.delta = true;
+    Ok(Some(delta.to_body()?))
 }
 
-fn changed_paths(from: &str, to: &str, rows: bool) -> Result<String> {
-    let parse = |text| serde_json::from_str::<serde_json::Value>(text);
-    let decoded = |error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
-    let (from, to) = (parse(from).map_err(decoded)?, parse(to).map_err(decoded)?);
-    if let (true, Some(from), Some(to)) = (rows, from.as_object(), to.as_object()) {
-        let added = to.keys().filter(|key| !from.contains_key(*key));
-        let changed = from.keys().filter(|key| from.get(*key) != to.get(*key)).chain(added);
-        return Ok(changed_columns_json(changed.map(String::as_str)));
-    }
-    let paths = cdc_model::changed_fields(&from, &to);
-    Ok(serde_json::Value::from(paths).to_string())
+/// A row's columns: their names and the JSON of their values.
+type Columns = BTreeMap<String, Box<RawValue>>;
+
+fn columns(text: &str) -> Result<Columns> {
+    serde_json::from_str(text).map_err(undecoded)
+}
+
+fn undecoded(error: serde_json::Error) -> crate::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()).into()
+}
+
+fn changed_columns(from: &Columns, to: &Columns) -> String {
+    let differs = |name: &&String| from.get(*name).map(|raw| raw.get()) != to.get(*name).map(|raw| raw.get());
+    let added = to.keys().filter(|name| !from.contains_key(*name));
+    changed_columns_json(from.keys().filter(differs).chain(added).map(String::as_str))
 }
