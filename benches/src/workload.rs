@@ -293,7 +293,7 @@ fn body(rng: &mut Rng, number: u32) -> Result<Body> {
     let row = shape.row(rng, number);
     let raw = |text: serde_json::Value| RawValue::from_string(text.to_string());
     let state = raw(shape.document(&row))?;
-    let was = raw(serde_json::json!({"tier": "free", "updated_at": EPOCH_MS}))?;
+    let was = raw(serde_json::json!({"tier": "trial", "updated_at": EPOCH_MS - 1}))?;
     let id = number.to_string();
     let change = |operation| ChangeBody::new(operation, "customers", id.as_str());
     let body = match rng.below(10) {

@@ -39,6 +39,8 @@ pub(crate) struct DemoOptions {
 pub(crate) struct DemoReport {
     /// The tables, the story and the lines to copy.
     pub(crate) text: String,
+    /// The root of the hierarchy.
+    pub(crate) root: ObjectId,
     /// The first difference between the live tables and the history; `None` when all agree.
     pub(crate) difference: Option<String>,
 }
@@ -46,7 +48,8 @@ pub(crate) struct DemoReport {
 /// Runs the demo. `say` hears what is going on.
 pub(crate) async fn demo(options: &DemoOptions, say: impl Fn(&str)) -> cdc::Result<DemoReport> {
     let env = Tokio::current();
-    let cdc = Cdc::builder(&options.folder).settings(options.settings.clone()).env(env.clone()).open().await?;
+    let cdc =
+        Cdc::builder(&options.folder).settings(options.settings.clone()).env(env.clone()).open().await?;
     say("building startups.studio <- headless.ly <- crm.headless.ly and its tenants");
     let root = cdc.object("https://startups.studio").open().await?;
     let startup = cdc.object("https://headless.ly").context(root.id()).open().await?;
@@ -56,7 +59,11 @@ pub(crate) async fn demo(options: &DemoOptions, say: impl Fn(&str)) -> cdc::Resu
     say(&format!("writing {} changes by SQL in each of {} tenants", options.events, tenants.len()));
     let begun = env.now();
     let write = |(seed, tenant): (usize, Object)| run_application(tenant, seed, options.events);
-    stream::iter(tenants.iter().cloned().enumerate()).map(write).buffer_unordered(WRITERS).try_collect::<Vec<()>>().await?;
+    stream::iter(tenants.iter().cloned().enumerate())
+        .map(write)
+        .buffer_unordered(WRITERS)
+        .try_collect::<Vec<()>>()
+        .await?;
     let written = env.now();
     say("waiting until the root has stored everything and the archive holds it");
     cdc.quiet().await?;
@@ -68,7 +75,7 @@ pub(crate) async fn demo(options: &DemoOptions, say: impl Fn(&str)) -> cdc::Resu
         .await?
         .replay()
         .stream()
-        .map_ok(|batch| stream::iter(batch.records.into_iter().map(cdc::Result::Ok)))
+        .map_ok(|batch| stream::iter(batch.records.into_iter().map(Ok::<Record, cdc::Error>)))
         .try_flatten()
         .try_collect()
         .await?;
@@ -95,14 +102,16 @@ pub(crate) async fn demo(options: &DemoOptions, say: impl Fn(&str)) -> cdc::Resu
     let numbers = Numbers { written: written - begun, quiet: quiet - begun, replayed: replayed - quiet };
     summary(&mut text, &levels, &records, archive.as_ref(), &numbers);
     match &difference {
-        None => writeln!(text, "verified: {} documents of the fold equal the live tables", folded.documents.len()),
+        None => {
+            writeln!(text, "verified: {} documents of the fold equal the live tables", folded.documents.len())
+        }
         Some(row) => writeln!(text, "NOT VERIFIED: {row}"),
     }
     .unwrap_or_default();
     story(&mut text, &records)?;
     next_steps(&mut text, &options.folder, &records);
     cdc.shutdown(Deadline::secs(10)).await?;
-    Ok(DemoReport { text, difference })
+    Ok(DemoReport { text, root: root.id().clone(), difference })
 }
 
 async fn open_tenants(cdc: &Cdc, parent: &ObjectId, count: u64) -> cdc::Result<Vec<Object>> {
@@ -111,7 +120,9 @@ async fn open_tenants(cdc: &Cdc, parent: &ObjectId, count: u64) -> cdc::Result<V
     for (number, name) in (0..count).zip(NAMES.into_iter().cycle()) {
         let round = number / 8;
         let id = if round == 0 { format!("{parent}/{name}") } else { format!("{parent}/{name}-{round}") };
-        tenants.push(cdc.object(id).context(parent).migrate(TABLES).capture(["customers", "notes"]).open().await?);
+        tenants.push(
+            cdc.object(id).context(parent).migrate(TABLES).capture(["customers", "notes"]).open().await?,
+        );
     }
     Ok(tenants)
 }
@@ -143,7 +154,8 @@ fn change_one_row(tx: &Tx<'_>, number: u64, random: u64) -> cdc::Result<()> {
     const TIERS: [&str; 3] = ["free", "pro", "business"];
     let number = i64::try_from(number).unwrap_or(i64::MAX);
     let earlier = i64::try_from(random >> 8).unwrap_or_default() % (number + 1);
-    let tier = TIERS.into_iter().cycle().nth(usize::try_from(random % 3).unwrap_or_default()).unwrap_or("free");
+    let tier =
+        TIERS.into_iter().cycle().nth(usize::try_from(random % 3).unwrap_or_default()).unwrap_or("free");
     let changed = match random % 10 {
         0..=3 => 0,
         4..=7 => tx.execute(
@@ -194,16 +206,25 @@ fn summary(
     line(format_args!("written           {:>9} events/s", rate(events, numbers.written)));
     line(format_args!("leaf to archive   {:>9} events/s", rate(events, numbers.quiet)));
     line(format_args!("replayed          {:>9} events/s", rate(events, numbers.replayed)));
-    line(format_args!("leaf to root      {:>9} ms p50, {} ms p99, under full load", percentile(50), percentile(99)));
+    line(format_args!(
+        "leaf to root      {:>9} ms p50, {} ms p99, under full load",
+        percentile(50),
+        percentile(99)
+    ));
     if let Some(archive) = archive {
         let per_event = archive.bytes.checked_div(archive.rows).unwrap_or_default();
         let (rows, files, bytes) = (archive.rows, archive.files, archive.bytes);
-        line(format_args!("archive           {rows:>9} rows in {files} Parquet files, {bytes} bytes, {per_event} per event"));
+        line(format_args!(
+            "archive           {rows:>9} rows in {files} Parquet files, {bytes} bytes, {per_event} per event"
+        ));
     }
 }
 
 fn rate(events: u64, took: Duration) -> u64 {
-    u128::from(events).saturating_mul(1000).checked_div(took.as_millis().max(1)).map_or(0, |rate| u64::try_from(rate).unwrap_or(u64::MAX))
+    u128::from(events)
+        .saturating_mul(1000)
+        .checked_div(took.as_millis().max(1))
+        .map_or(0, |rate| u64::try_from(rate).unwrap_or(u64::MAX))
 }
 
 /// The history of the row that changed most.
@@ -232,7 +253,10 @@ fn diff(change: &cdc::EventChange<Value>) -> String {
         row.and_then(|row| row.get(field)).map_or_else(|| "nothing".to_owned(), ToString::to_string)
     };
     let fields = change.changed_fields().iter();
-    fields.map(|field| format!("{field}: {} → {}", state(before, field), state(after, field))).collect::<Vec<_>>().join(", ")
+    fields
+        .map(|field| format!("{field}: {} → {}", state(before, field), state(after, field)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn busiest(records: &[Record]) -> cdc::Result<Option<(ObjectId, String)>> {
@@ -240,7 +264,8 @@ fn busiest(records: &[Record]) -> cdc::Result<Option<(ObjectId, String)>> {
     for record in records {
         let Some(change) = record.body.change()? else { continue };
         if change.collection == "customers" && change.operation == Operation::Update {
-            *updates.entry((record.origin.source().clone(), change.document_id.into_owned())).or_default() += 1;
+            *updates.entry((record.origin.source().clone(), change.document_id.into_owned())).or_default() +=
+                1;
         }
     }
     Ok(updates.into_iter().max_by_key(|(_, count)| (*count).min(5)).map(|(row, _)| row))
@@ -252,7 +277,9 @@ fn next_steps(text: &mut String, folder: &Path, records: &[Record]) {
     let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").unwrap_or_default();
     line(format_args!("\nTry next:"));
     line(format_args!("  cdc --dir {folder} tree"));
-    line(format_args!("  cdc --dir {folder} replay startups.studio --source {tenant} --operation update | head -3"));
+    line(format_args!(
+        "  cdc --dir {folder} replay startups.studio --source {tenant} --operation update | head -3"
+    ));
     line(format_args!("  cdc --dir {folder} verify --rows"));
     line(format_args!(
         "  duckdb -c \"INSTALL iceberg; LOAD iceberg; SET unsafe_enable_version_guessing = true; SELECT source, operation, \

@@ -5,6 +5,7 @@
 
 mod args;
 mod command;
+mod demo;
 mod failure;
 mod output;
 mod project;

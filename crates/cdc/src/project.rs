@@ -146,11 +146,12 @@ impl Project {
             ObjectSpec { id: options.id.clone(), context: options.context.clone(), attached: Some(attached) };
         self.registry.check_context(&spec)?;
         let folder = self.registry.object_folder(&spec.id);
+        let folder_is_new = !folder.exists();
         fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;
         let report = self.open_attached(&spec, clock).and_then(|mut attached| Ok(attached.install()?));
-        if report.is_err() {
-            // Fails, and rightly, unless the folder is empty.
-            drop(fs::remove_dir(&folder));
+        if report.is_err() && folder_is_new {
+            // The log in it has taken nothing. What cannot be removed is used by the next attempt.
+            drop(fs::remove_dir_all(&folder));
         }
         let report = report?;
         self.registry.put(&spec)?;

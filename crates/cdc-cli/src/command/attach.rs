@@ -141,7 +141,18 @@ pub(super) fn tell(options: &AttachOptions, report: &AttachReport) {
     for (table, reason) in &installed.left_out {
         note(&format!("  left out {}: {reason}", brief(table, 60)));
     }
+    tell_journal(&report.journal_mode);
     note(TOOLS);
+}
+
+/// Draining reads the database, and without a write-ahead log readers and writers wait for each other.
+pub(super) fn tell_journal(journal_mode: &str) {
+    if !journal_mode.eq_ignore_ascii_case("wal") {
+        note(&format!(
+            "  in journal mode {journal_mode} a program without a busy timeout may find the database locked while it is
+  read: give it one (PRAGMA busy_timeout = 5000), or change the mode (PRAGMA journal_mode = WAL)"
+        ));
+    }
 }
 
 /// How common tools are told to leave the tables of capture alone.

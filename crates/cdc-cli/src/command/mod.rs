@@ -5,6 +5,7 @@ mod attach;
 mod checkpoint;
 mod completions;
 mod create;
+mod demo;
 mod detach;
 mod fold;
 mod follow;
@@ -26,6 +27,7 @@ use crate::signals::Signals;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Watch(watch::Args),
+    Demo(demo::Args),
     Init(init::Args),
     Create(create::Args),
     Attach(attach::Args),
@@ -59,6 +61,7 @@ impl Command {
             Self::Attach(args) => return attach::run(&args, session),
             Self::Detach(args) => return detach::run(&args, session),
             Self::Completions(args) => return completions::run(&args, session),
+            Self::Demo(args) => Box::pin(demo::run(args, session)),
             Self::Replay(args) => Box::pin(replay::run(args, session)),
             Self::Fold(args) => Box::pin(fold::run(args, session)),
             Self::History(args) => Box::pin(history::run(args, session)),

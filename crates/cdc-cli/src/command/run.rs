@@ -10,7 +10,7 @@ use crate::failure::{Exit, Failure, in_one_line};
 use crate::output::{note, plural};
 use crate::project;
 use crate::session::Session;
-use crate::signals::{Signals, Stop};
+use crate::signals::Signals;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -159,9 +159,10 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     };
     let (failed, quiet) = match signals.until(work).await {
         Ok(done) => done?,
-        Err(stop) => {
+        // Whoever ends `--once` early gets less than was asked for, whichever signal it was.
+        Err(_) => {
             cdc.stop().await;
-            return Err(stopped_early(stop));
+            return Err(Failure::Interrupted);
         }
     };
     for (id, error) in failed {
@@ -184,13 +185,6 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     }
     let unreachable = exits.iter().all(|exit| *exit == Exit::Unreachable);
     Err(Failure::Incomplete { reasons, exit: if unreachable { Exit::Unreachable } else { Exit::Failure } })
-}
-
-/// Whoever ends `--once` early gets less than was asked for.
-fn stopped_early(stop: Stop) -> Failure {
-    match stop {
-        Stop::Interrupt | Stop::Terminate => Failure::Interrupted,
-    }
 }
 
 async fn summarise(

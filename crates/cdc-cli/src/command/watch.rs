@@ -79,8 +79,9 @@ pub(super) async fn run(args: Args, session: &mut Session, signals: &mut Signals
     if let Some(cdc) = cdc {
         cdc.stop().await;
     }
-    tell_next(&args.database, &watched.spec.id);
-    stop?.outcome()
+    let stop = stop?;
+    tell_next(&args.database);
+    stop.outcome()
 }
 
 /// The project and the object, if the database is attached already.
@@ -105,7 +106,10 @@ fn install(args: &Args, session: &Session) -> Result<(Project, Watched), Failure
     );
     match args.yes.then_some(true).or_else(|| output::ask(&question)) {
         Some(true) => {}
-        Some(false) => return Err(Failure::Interrupted),
+        Some(false) => {
+            note("nothing was installed");
+            return Err(Failure::Interrupted);
+        }
         None => {
             return Err(Failure::Usage {
                 reason: format!(
@@ -140,6 +144,7 @@ fn install_into(args: &Args, session: &Session) -> Result<(Project, Watched), Fa
     for (table, reason) in &report.installed.left_out {
         note(&format!("  left out {table}: {reason}"));
     }
+    attach::tell_journal(&report.journal_mode);
     let spec = project.object(&options.id)?;
     Ok((project, Watched { spec, new: true }))
 }
@@ -194,9 +199,7 @@ async fn catch_up(
     let after = reader.status().await?.tail.sequence;
     let missed = after.since(before);
     if missed > 0 {
-        let database = watched.spec.attached.as_ref().map(|attached| attached.database.display().to_string());
-        let database = database.unwrap_or_default();
-        note(&format!("{} since last time; `cdc tail {database}` shows them", plural(missed, "change")));
+        note(&format!("{} since last time; `cdc tail` shows them", plural(missed, "change")));
     }
     Ok(Ok(after))
 }
@@ -234,15 +237,15 @@ async fn watch(
     }
 }
 
-fn tell_next(database: &Path, id: &ObjectId) {
-    let (database, id) = (database.display(), id.short());
+fn tell_next(database: &Path) {
+    let database = database.display();
     note(&format!(
         "stopped. Capture stays installed, so changes made meanwhile are not lost. What to do next:
   cdc watch {database}                 go on
   cdc tail {database}                  the newest changes again
   cdc history {database} TABLE/KEY     how one row became what it is
   cdc fold {database} --at TIME        the tables as they were at a moment
-  cdc replay {id} -o ndjson            everything, for a program
+  cdc replay {database} -o ndjson      everything, for a program
   cdc detach {database}                take the triggers out again"
     ));
 }

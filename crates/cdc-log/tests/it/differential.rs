@@ -101,7 +101,7 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
             continue;
         }
         let typed = |outcome: &Result<_, String>| outcome.as_ref().is_err_and(|e| e.contains("cannot store"));
-        if twin.alive && outcomes.iter().any(typed) && (outcomes[0] != outcomes[1] || statement.contains("OR FAIL")) {
+        if twin.alive && outcomes.iter().any(typed) {
             break;
         }
         if twin.alive {

@@ -1,0 +1,121 @@
+use std::fs;
+
+use crate::world::{CHANGES, CUSTOMERS, World};
+
+#[test]
+fn attaching_says_what_it_did_and_what_tools_must_be_told() {
+    let world = World::new();
+    world.sql("app.db", CUSTOMERS);
+    world.sql("old.db", "CREATE TABLE t(x); CREATE VIEW v AS SELECT x FROM t;");
+    insta::assert_snapshot!(world.session(&[
+        "init",
+        "create startups.studio",
+        "create startups.studio",
+        "attach app.db --id crm.headless.ly/acme --context crm.headless.ly",
+        "attach app.db --id crm.headless.ly/acme --context crm.headless.ly",
+        "attach old.db --id crm.headless.ly/old --context startups.studio --tables t",
+        "tree -o table",
+    ]));
+}
+
+#[test]
+fn only_the_tables_that_are_named_are_captured() {
+    let world = World::new();
+    world.sql("app.db", CUSTOMERS);
+    world.sql("app.db", "CREATE TABLE orders(id INTEGER PRIMARY KEY); INSERT INTO orders VALUES (1);");
+    world.ok("init");
+    world.ok("attach app.db --id a.b --tables customers");
+    world.sql("app.db", "INSERT INTO orders VALUES (2); UPDATE customers SET tier = 'pro';");
+    world.ok("run --once");
+    let collections: Vec<_> =
+        world.values("replay a.b").iter().map(|event| event["collection"].clone()).collect();
+    assert_eq!(collections, ["customers"; 4]);
+}
+
+#[test]
+fn detaching_leaves_the_database_as_it_was_and_the_history_readable() {
+    let world = World::with_customers();
+    assert!(!world.ours("app.db").is_empty());
+    world.sql("app.db", CHANGES);
+    insta::assert_snapshot!(world.session(&[
+        "detach app.db",
+        "detach app.db",
+        "tree -o table",
+        "replay crm.headless.ly/acme -o table"
+    ]));
+    assert!(world.ours("app.db").is_empty());
+}
+
+#[test]
+fn what_cannot_be_attached_is_left_untouched() {
+    let world = World::new();
+    world.sql("app.db", CUSTOMERS);
+    world.sql("wide.db", "PRAGMA encoding = 'UTF-16'; CREATE TABLE t(x);");
+    fs::write(
+        world.path("notes.txt"),
+        "not a database, but a text that is long enough to be looked at as one\n".repeat(20),
+    )
+    .unwrap();
+    fs::create_dir(world.path("folder.db")).unwrap();
+    world.ok("init");
+    insta::assert_snapshot!(world.session(&[
+        "attach missing.db --id a.b/x --context a.b",
+        "attach notes.txt --id a.b/x --context a.b",
+        "attach wide.db --id a.b/x --context a.b",
+        "attach folder.db --id a.b/x --context a.b",
+        "attach app.db --id a.b/x --context a.b --tables customers,ordres",
+        "attach app.db --id a.b/x --context a.b --tables customers --all",
+        "attach app.db --id no_url_at_all! --context a.b",
+        "attach app.db --id http://a.b",
+        "attach app.db --id a.b --context a.b",
+        "attach app.db --id a.b -o debezium",
+        "attach app.db",
+    ]));
+    assert_eq!(world.ok("tree"), "");
+    assert!(world.ours("app.db").is_empty() && world.ours("wide.db").is_empty());
+    assert_eq!(fs::read_dir(world.path(".cdc/objects")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_id_and_a_database_belong_together() {
+    let world = World::new();
+    for name in ["one.db", "two.db"] {
+        world.sql(name, CUSTOMERS);
+    }
+    world.ok("init");
+    world.ok("init --dir other");
+    world.ok("attach one.db --id a.b/one --context a.b");
+    insta::assert_snapshot!(world.session(&[
+        "attach two.db --id a.b/one --context a.b",
+        "attach two.db --id a.b",
+        "attach one.db --id a.b/other",
+        "attach one.db --id a.b/one --context c.d",
+        "attach one.db --id a.b/one --context a.b --dir other",
+        "create a.b/one",
+        "create x.y --context x.y",
+        "create x.y --context z.z",
+    ]));
+    assert!(world.ours("two.db").is_empty());
+}
+
+#[test]
+fn a_project_is_made_once_and_its_settings_are_the_persons() {
+    let world = World::new();
+    insta::assert_snapshot!(world.session(&["init --warehouse cold", "init", "tree"]));
+    insta::assert_snapshot!("cdc_toml", fs::read_to_string(world.path("cdc.toml")).unwrap());
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
+    let world = World::with_customers();
+    let location = |args: &str, variable: Option<&str>| {
+        let mut command = world.command(&format!("run --once {args}"));
+        command.envs(variable.map(|value| ("CDC_WAREHOUSE", value)));
+        assert!(command.output().unwrap().status.success());
+        ["flag", "variable", "warehouse"].into_iter().find(|name| world.path(name).exists()).unwrap()
+    };
+    fs::remove_dir_all(world.path("warehouse")).unwrap();
+    assert_eq!(location("", None), "warehouse");
+    assert_eq!(location("", Some("variable")), "variable");
+    assert_eq!(location("--warehouse flag", Some("variable")), "flag");
+}

@@ -1,0 +1,86 @@
+use std::fs;
+
+use crate::world::{CHANGES, World};
+
+#[test]
+fn a_folder_without_a_project_is_told_how_to_become_one() {
+    let world = World::new();
+    insta::assert_snapshot!(world.session(&["tree", "run", "tail a.b --dir missing"]));
+    assert_eq!(fs::read_dir(world.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_malformed_file_of_settings_is_told_with_its_place() {
+    let world = World::new();
+    for text in [
+        "[link]\nbatchSize = \"many\"\n",
+        "[link]\nbatchSize = 0\n",
+        "[link]\nbatchsize = 5\n",
+        "[archive\nwarehouse = 'x'\n",
+        "[archive]\nwarehouse = 'r2://bucket'\n",
+    ] {
+        fs::write(world.path("cdc.toml"), text).unwrap();
+        insta::assert_snapshot!(world.session(&["run --once"]));
+    }
+    fs::write(world.path("cdc.toml"), "").unwrap();
+    insta::assert_snapshot!(world.session(&["run --once --batch-size 0"]));
+}
+
+#[test]
+fn what_is_not_there_is_not_found() {
+    let world = World::with_customers();
+    world.sql("other.db", "CREATE TABLE t(x)");
+    insta::assert_snapshot!(world.session(&[
+        "tail crm.headless.ly/acne",
+        "tail other.db",
+        "replay not_a_host!",
+        "history app.db customers/43",
+        "history app.db customers",
+        "checkpoint get app.db nobody",
+        "checkpoint rm app.db nobody",
+        "archive status app.db",
+        "verify a.b",
+    ]));
+}
+
+#[test]
+fn a_position_past_the_end_or_a_step_back_is_refused() {
+    let world = World::with_customers();
+    insta::assert_snapshot!(world.session(&[
+        "replay app.db --after 99",
+        "replay app.db --until yesterday",
+        "fold app.db --at 99",
+        "checkpoint set app.db billing 99",
+        "checkpoint set app.db billing three",
+        "checkpoint set app.db billing 3",
+        "checkpoint set app.db billing 2",
+        "replay app.db --operation upsert",
+    ]));
+}
+
+#[test]
+fn a_warehouse_that_cannot_be_written_stops_the_archive_and_nothing_else() {
+    let world = World::with_customers();
+    fs::write(world.path("file"), "in the way").unwrap();
+    world.sql("app.db", CHANGES);
+    insta::assert_snapshot!(world.session(&["run --once --warehouse file", "tree -o table", "run --once"]));
+}
+
+#[test]
+fn a_difference_is_told_and_has_its_own_exit_code() {
+    let world = World::with_customers();
+    let log = ".cdc/objects/crm.headless.ly~acme/log.db";
+    world.sql(log, "UPDATE _cdc_log SET body = replace(body, 'Bob', 'Eve') WHERE sequence = 3");
+    insta::assert_snapshot!(world.session(&["verify -o table"]));
+}
+
+#[test]
+fn whoever_stops_reading_ends_it_quietly() {
+    let world = World::with_customers();
+    world.sql("app.db", "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO customers SELECT i, 'x', 'y' FROM n");
+    world.ok("run --once");
+    let mut replay = world.start("replay app.db");
+    assert!(replay.line().contains("\"INSERT\""));
+    let ran = replay.close();
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+}

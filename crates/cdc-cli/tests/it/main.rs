@@ -1,0 +1,8 @@
+//! The built binary, called as people call it.
+
+mod attaching;
+mod failing;
+mod following;
+mod help;
+mod reading;
+mod world;
