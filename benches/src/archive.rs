@@ -265,7 +265,7 @@ mod tests {
     fn read(path: &Path) -> (usize, Vec<RecordBatch>) {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
         let groups = reader.metadata().num_row_groups();
-        (groups, reader.build().unwrap().map(Result::unwrap).collect())
+        (groups, reader.build().unwrap().map(|batch| batch.unwrap()).collect())
     }
 
     #[test]

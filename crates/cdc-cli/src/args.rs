@@ -10,14 +10,16 @@ use crate::output::Format;
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc watch app.db                                  see every change to a database as it happens
-  cdc init && cdc attach app.db --id crm.example/acme && cdc run
-                                                    capture, propagate and archive until stopped
-  cdc replay crm.example/acme --from-time 2026-01-15T12:00:00Z
-                                                    read everything that happened since then
+  cdc watch app.db                        every change to a database as it happens
+  cdc init && cdc attach app.db --id crm.headless.ly/acme && cdc run
+                                          capture, propagate and archive
+  cdc replay app.db --from-time 2026-01-15T12:00:00Z
+                                          everything that happened since then
 
-Data goes to stdout, everything else to stderr. Settings come from flags, then from CDC_* variables, then from cdc.toml.
-Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 verification difference, 5 conflict, 6 cursor expired,
+Data goes to stdout, everything else to stderr. Settings come from flags, then from CDC_* variables, then from \
+cdc.toml.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 verification difference, 5 conflict, 6 cursor expired, \
 7 unreachable, 130 interrupted.";
 
 /// Change data capture for SQLite: every change captured, streamed up the hierarchy, archived, replayable.

@@ -55,8 +55,11 @@ pub(crate) enum Failure {
     NoCheckpoint { id: ObjectId, name: String },
     #[error("the history of {id} has no event of {document}")]
     NoHistory { id: ObjectId, document: DocumentName },
-    #[error("{id} has no archive: {reason}")]
-    NoArchive { id: ObjectId, reason: String },
+    #[error("{id} has no archive: {}", root.as_ref().map_or(
+        "nothing was archived yet".to_owned(),
+        |root| format!("its events are archived at its root, {root}"),
+    ))]
+    NoArchive { id: ObjectId, root: Option<ObjectId> },
     #[error("{id}: {difference}")]
     Difference { id: ObjectId, difference: String, objects: usize },
     #[error("not everything could be done:\n{}", reasons.join("\n"))]
@@ -131,11 +134,16 @@ impl Failure {
                 format!("`cdc checkpoint ls {}` lists those there are", id.short())
             }
             Self::NoHistory { id, document } => format!(
-                "`cdc fold {} --collection {}` lists its documents; what was not drained yet is taken in by `cdc run`",
+                "`cdc fold {} --collection {}` lists its documents; `cdc run` takes in what is new",
                 id.short(),
                 document.collection
             ),
-            Self::NoArchive { .. } => "`cdc run` archives what objects without a parent receive".to_owned(),
+            Self::NoArchive { root: Some(root), .. } => {
+                format!("`cdc archive status {}` shows it", root.short())
+            }
+            Self::NoArchive { root: None, .. } => {
+                "`cdc run` archives what an object without a parent receives".to_owned()
+            }
             Self::Difference { objects, .. } if *objects > 1 => {
                 format!(
                     "{objects} objects differ; this is the first. Keep the files as they are and look into it"
@@ -260,7 +268,9 @@ fn of_log(error: &LogError) -> Meaning {
 
 fn of_archive(error: &ArchiveError) -> Meaning {
     match error {
-        ArchiveError::UnsupportedLocation { .. } => (Exit::Usage, None),
+        ArchiveError::UnsupportedLocation { .. } => {
+            (Exit::Usage, Some("it is named by --warehouse, by CDC_WAREHOUSE or in cdc.toml"))
+        }
         ArchiveError::NotFound { .. } => (Exit::NotFound, None),
         ArchiveError::Storage { retryable: true, .. }
         | ArchiveError::Unclear { .. }

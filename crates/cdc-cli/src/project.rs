@@ -64,6 +64,11 @@ pub(crate) fn create(global: &Global) -> Result<PathBuf, Failure> {
     parse(&path, &text)?;
     let mut file = fs::File::create_new(&path).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    let made = open(global, &Tuning::default()).and_then(|project| Ok(project.warehouse()?));
+    if let Err(failure) = made {
+        uncreate(global);
+        return Err(failure);
+    }
     Ok(path)
 }
 
@@ -130,14 +135,8 @@ fn place(path: &Path, text: &str, span: Option<std::ops::Range<usize>>, message:
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     let found = text.lines().nth(line - 1).unwrap_or_default();
-    let margin = line.to_string();
-    let excerpt = format!(
-        "  {margin} | {found}\n  {:margin$} | {:column$}^",
-        "",
-        "",
-        margin = margin.len(),
-        column = column - 1
-    );
+    let (margin, indent) = (" ".repeat(line.to_string().len()), " ".repeat(column - 1));
+    let excerpt = format!("  {line} | {found}\n  {margin} | {indent}^");
     let message = message.replace('\n', "; ");
     Failure::Settings { path: path.to_owned(), line, column, message, excerpt }
 }

@@ -33,27 +33,63 @@ pub struct Attached {
     healthy_at: Option<Schema>,
 }
 
-/// A database's schema: its cookie, and a digest of all its texts in their order. Two copies of one database can
-/// come to the same cookie by different ways.
+/// A database's schema: its cookie, how many objects it has, and a digest of their texts in their order.
+///
+/// Two copies of one database can come to the same cookie by different ways. A trigger that was dropped and made
+/// again leaves only the cookie changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schema {
     cookie: i64,
+    objects: i64,
     texts: Digest,
 }
+
+/// What the [`Schema`] with which capture was last found healthy is kept under in the log.
+const SCHEMA: &str = "database_schema";
 
 impl Schema {
     fn read(user: &Connection) -> Result<Self> {
         let cookie = user.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-        let mut statement = user.prepare("SELECT tbl_name, sql FROM sqlite_master ORDER BY rowid")?;
+        let mut statement =
+            user.prepare("SELECT tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")?;
         let mut rows = statement.query([])?;
-        let mut texts = Digest::ZERO;
+        let (mut objects, mut texts) = (0, Digest::ZERO);
         while let Some(row) = rows.next()? {
-            let (table, text): (Option<String>, Option<String>) = (row.get(0)?, row.get(1)?);
-            let (table, text) = (table.unwrap_or_default(), text.unwrap_or_default());
-            texts = texts.then(Sequence::ZERO, Timestamp::ZERO, &[table.as_bytes(), b"\0", text.as_bytes()]);
+            let (table, text) = (row.get_ref(0)?.as_bytes_or_null(), row.get_ref(1)?.as_bytes_or_null());
+            let (table, text) = (table.map_err(from_sql)?, text.map_err(from_sql)?);
+            let row = [table.unwrap_or_default(), b"\0", text.unwrap_or_default()];
+            texts = texts.then(Sequence::ZERO, Timestamp::ZERO, &row);
+            objects += 1;
         }
-        Ok(Self { cookie, texts })
+        Ok(Self { cookie, objects, texts })
     }
+
+    fn stored(log: &Connection) -> Result<Option<Self>> {
+        let text: Option<String> = store::meta(log, SCHEMA)?;
+        let parse = |text: &str| {
+            let mut parts = text.split(' ');
+            Some(Self {
+                cookie: parts.next()?.parse().ok()?,
+                objects: parts.next()?.parse().ok()?,
+                texts: parts.next()?.parse().ok()?,
+            })
+        };
+        Ok(text.as_deref().and_then(parse))
+    }
+
+    fn store(self, log: &Connection) -> Result<()> {
+        store::put_meta(log, SCHEMA, format!("{} {} {}", self.cookie, self.objects, self.texts))
+    }
+
+    /// Whether more was done since `old` than making objects, each of which moves the cookie by one: triggers of
+    /// ours may have been away meanwhile, or row ids may have been renumbered (VACUUM).
+    const fn hides_something_since(&self, old: &Self) -> bool {
+        self.cookie != old.cookie && self.cookie - old.cookie != self.objects - old.objects
+    }
+}
+
+fn from_sql(error: rusqlite::types::FromSqlError) -> Error {
+    Error::Sqlite(error.into())
 }
 
 /// What attaching did.
@@ -220,30 +256,32 @@ impl Attached {
 
     /// Installs what is missing or damaged, in one short transaction; nothing is written when all is well.
     fn heal(&mut self, user: &Connection) -> Result<Installed> {
-        let schema = Schema::read(user)?;
+        let mut schema = Schema::read(user)?;
+        let stored = Schema::stored(&self.log.conn)?;
+        let compare = stored.is_some_and(|old| schema.hides_something_since(&old));
         let known = capture::known(&self.log.conn)?;
         let plan = Plan::make(user, &self.tables, &known)?;
-        if has_capture_rows(user)? && plan.is_empty() {
-            self.healthy_at = Some(schema);
-            return Ok(Installed { left_out: plan.left_out().to_vec(), ..Installed::default() });
+        let mut installed = Installed { left_out: plan.left_out().to_vec(), ..Installed::default() };
+        if compare || !plan.is_empty() || !has_capture_rows(user)? {
+            user.execute_batch("BEGIN IMMEDIATE")?;
+            let done = self.heal_in(user, &known, compare);
+            user.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+            (installed, schema) = done?;
         }
-        user.execute_batch("BEGIN IMMEDIATE")?;
-        let done = self.heal_in(user, &known);
-        user.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        let (installed, schema) = done?;
+        if stored != Some(schema) {
+            self.log.transact(|log| schema.store(log.conn()))?;
+        }
         self.healthy_at = Some(schema);
         Ok(installed)
     }
 
-    fn heal_in(&self, user: &Connection, known: &KnownTables) -> Result<(Installed, Schema)> {
+    fn heal_in(&self, user: &Connection, known: &KnownTables, compare: bool) -> Result<(Installed, Schema)> {
         capture::prepare(user, self.log.id(), &self.log.epoch().to_string())?;
-        if !has_capture_rows(user)? {
+        if !has_capture_rows(user)? && known.is_empty() {
             // Positions begin with a row that every later one follows.
-            if known.is_empty() {
-                capture::write_row(user, 0, "A", &[])?;
-            } else {
-                capture::write_barrier(user)?;
-            }
+            capture::write_row(user, 0, "A", &[])?;
+        } else if compare || !has_capture_rows(user)? {
+            capture::write_barrier(user)?;
         }
         // Planned again under the write lock: the schema may have changed in between.
         let installed = Plan::make(user, &self.tables, known)?.carry_out(user)?;

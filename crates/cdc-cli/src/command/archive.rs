@@ -12,7 +12,8 @@ Examples:
   cdc archive status startups.studio
   cdc archive status startups.studio -o ndjson | jq .location
 
-The archive is an Apache Iceberg table of Parquet files; any engine that reads Iceberg reads it at its location.";
+The archive is an Apache Iceberg table of Parquet files; any engine that reads Iceberg \
+reads it at its location.";
 
 /// Show what is archived
 #[derive(Debug, clap::Args)]
@@ -109,15 +110,8 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
     let reader = session.reader(&object).await?;
     let id = reader.spec().id.clone();
     let Some(status) = reader.archive_status().await? else {
-        let reason = match &reader.spec().context {
-            Some(_) => {
-                let root = session.project()?.ancestors(&id)?.pop();
-                let root = root.map(|root| root.to_string()).unwrap_or_default();
-                format!("its events are archived at its root, {root}")
-            }
-            None => "nothing was archived yet".to_owned(),
-        };
-        return Err(Failure::NoArchive { id, reason });
+        let root = session.project()?.ancestors(&id)?.pop();
+        return Err(Failure::NoArchive { id, root });
     };
     let line = Line::new(id, reader.status().await?.tail.sequence, status);
     if session.out.is_for_people() {

@@ -11,11 +11,11 @@ use crate::session::Session;
 const EXAMPLES: &str = "\
 Examples:
   cdc attach app.db --id crm.headless.ly/acme
-  cdc attach app.db --id crm.headless.ly/acme --context crm.headless.ly --tables customers,orders
-  cdc attach app.db --id crm.headless.ly/acme --all       repair capture after a migration took it out
+  cdc attach app.db --id crm.headless.ly/acme --context crm.headless.ly
+  cdc attach app.db --id local/app --tables customers,orders
 
-Attaching writes triggers and tables named _cdc_* into the database, in one transaction: all of it or nothing. The
-application needs no change. `cdc detach` takes everything out again.";
+Attaching writes triggers and tables named _cdc_* into the database, in one transaction: all of it or nothing. \
+The application needs no change. Attaching again repairs what a migration took out; `cdc detach` takes out everything.";
 
 /// Capture the changes of an application's SQLite database
 #[derive(Debug, clap::Args)]
@@ -131,15 +131,17 @@ pub(super) fn tell(options: &AttachOptions, report: &AttachReport) {
     let (database, installed) = (options.database.display(), &report.installed);
     let journal = &report.journal_mode;
     note(&format!("attached {database} as {} (journal mode {journal}, left as it is)", options.id));
-    if installed.tables.is_empty() {
-        note("  captured nothing new: no table lacked capture");
-    } else {
+    if !installed.tables.is_empty() {
         let names: Vec<_> = installed.tables.iter().map(|name| brief(name, 60)).collect();
         let rows = plural(installed.snapshot_rows, "row");
-        note(&format!("  capturing {}; {rows} that were there are taken as a snapshot", names.join(", ")));
+        note(&format!("  capturing {}; snapshot of {rows} that were there", names.join(", ")));
     }
     for (table, reason) in &installed.left_out {
         note(&format!("  left out {}: {reason}", brief(table, 60)));
+    }
+    if installed.tables.is_empty() {
+        note("  nothing had to be installed");
+        return;
     }
     tell_journal(&report.journal_mode);
     note(TOOLS);

@@ -12,7 +12,7 @@ Examples:
   cdc checkpoint ls app.db
   cdc checkpoint set app.db my-processor 1000
   cdc checkpoint set app.db my-processor 0 --force     take everything again
-  cdc replay app.db --after $(cdc checkpoint get app.db my-processor -o ndjson | jq .cursor.sequence)";
+  cdc checkpoint get app.db my-processor -o ndjson | jq .cursor.sequence";
 
 /// Show and move the checkpoints of subscribers
 #[derive(Debug, clap::Args)]

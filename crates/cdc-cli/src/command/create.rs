@@ -8,9 +8,9 @@ use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc create startups.studio                                   a root; it archives what it receives
-  cdc create crm.headless.ly --context startups.studio         an object that sends its events to the root
-  cdc create https://crm.headless.ly --context startups.studio the same again changes nothing";
+  cdc create startups.studio              a root; it archives what it receives
+  cdc create crm.headless.ly --context startups.studio
+                                          an object that sends its events there";
 
 /// Create an object, such as the parent of others
 #[derive(Debug, clap::Args)]

@@ -11,10 +11,10 @@ use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc fold app.db                                             every document as it is now
-  cdc fold app.db --at 2026-01-15T12:00:00Z                   as it was then
-  cdc fold crm.headless.ly --at 1000 --collection customers   as the first 1000 records say
-  cdc fold startups.studio --source crm.headless.ly/acme      only the documents of one object";
+  cdc fold app.db                                  every document as it is now
+  cdc fold app.db --at 2026-01-15T12:00:00Z        as it was then
+  cdc fold app.db --at 1000 --collection customers as the first 1000 records say
+  cdc fold startups.studio --source crm.headless.ly/acme";
 
 /// Print the documents that a history adds up to, now or at any moment
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@ use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc history app.db customers/42                  how row 42 of the table customers became what it is
+  cdc history app.db customers/42         how row 42 became what it is
   cdc history crm.headless.ly/acme customers/42 -o ndjson";
 
 /// Print every change of one document, with what changed

@@ -7,9 +7,9 @@ use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc init                              make the current folder a project that archives into ./warehouse
-  cdc init --dir ./crm                  make another folder one
-  cdc init --warehouse /var/lib/cdc     archive elsewhere";
+  cdc init                              the current folder; archives into ./warehouse
+  cdc init --dir ./crm                  another folder
+  cdc init --warehouse /var/lib/cdc     archives elsewhere";
 
 /// Make a folder a project: writes cdc.toml, commented, with the defaults
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,6 @@ struct Receipt {
 
 pub(super) fn run(_args: &Args, session: &mut Session) -> Result<(), Failure> {
     let path = project::create(&session.global)?;
-    session.project()?;
     note(&format!(
         "wrote {}, which is yours to edit; everything else lies in .cdc/ beside it",
         path.display()

@@ -9,12 +9,12 @@ use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc replay app.db                                                    everything
-  cdc replay crm.headless.ly --after 1000 --until 2000 --collection customers
-  cdc replay crm.headless.ly --from-time 2026-01-15T00:00:00Z --operation delete -o debezium
-  cdc replay startups.studio --source crm.headless.ly/acme             what came from one object
+  cdc replay app.db                       everything
+  cdc replay app.db --after 1000 --until 2000 --collection customers
+  cdc replay app.db --from-time 2026-01-15T00:00:00Z -o debezium
+  cdc replay startups.studio --source crm.headless.ly/acme --operation delete
 
-A bare integer is a sequence; a time is RFC 3339 or @ and milliseconds since 1970, by the clock of the log that is
+A bare integer is a sequence; a time is RFC 3339 or @ and milliseconds since 1970, by the clock of the log that is \
 read. The log and the archive are read as one history. With -o ndjson each line has the cursor to go on --after.";
 
 /// Print the history of an object, from any position or moment

@@ -18,7 +18,7 @@ Examples:
   cdc run --once                             until everything is quiet, as from cron
   cdc run --batch-size 1000 --warehouse /var/lib/cdc
 
-Objects attached or created meanwhile are picked up. Ctrl-C and SIGTERM stop it in order, and whatever is under way
+Objects attached or created meanwhile are picked up. Ctrl-C and SIGTERM stop it in order, and whatever is under way \
 then goes on with the next run; nothing is lost. One process at a time runs a project (exit code 5 otherwise).";
 
 /// How often the project is looked at for new objects and for what has stopped.

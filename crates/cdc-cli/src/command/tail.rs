@@ -13,7 +13,8 @@ Examples:
   cdc tail crm.headless.ly --last 5 --follow   the newest 5, and then each one as it arrives
   cdc tail app.db --follow -o ndjson | jq .documentId
 
-A log grows while `cdc run` or `cdc watch` is at work; it is read directly, so both may go on meanwhile.";
+A log grows while `cdc run` or `cdc watch` is at work; it is read directly, \
+so both may go on meanwhile.";
 
 /// Print the newest changes of an object, and follow it
 #[derive(Debug, clap::Args)]

@@ -14,7 +14,7 @@ Examples:
   cdc tree                          all objects, parents first
   cdc tree -o ndjson | jq 'select(.lag > 0)'
 
-TAIL is the newest sequence of an object's log, LAG how much of it the parent does not hold yet, ARCHIVED how far the
+TAIL is the newest sequence of an object's log, LAG how much of it the parent does not hold yet, ARCHIVED how far the \
 log is archived. Objects with a parent are archived at their root.";
 
 /// Show all objects with their parents, and how far each has come

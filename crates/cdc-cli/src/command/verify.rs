@@ -13,7 +13,8 @@ Examples:
   cdc verify --rows                 and the live tables against what the history adds up to
   cdc verify app.db --rows -o ndjson
 
-The exit code is 4 when something differs. UNDER WAY counts events that the parent does not hold yet.";
+The exit code is 4 when something differs. \
+UNDER WAY counts events that the parent does not hold yet.";
 
 /// Recount everything: order, gaps, digests, hops, archives, and live tables
 #[derive(Debug, clap::Args)]

@@ -13,11 +13,11 @@ use crate::signals::{Signals, Stop};
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc watch app.db                           every change that any program makes, as it happens
+  cdc watch app.db                        every change any program makes
   cdc watch app.db --tables customers,orders --yes
   cdc watch app.db --yes -o debezium | ./my-consumer
 
-Watching makes the current folder a project if it is none, and attaches the database if it is not attached; it asks
+Watching makes the current folder a project if it is none, and attaches the database if it is not attached; it asks \
 before it installs its triggers. `cdc detach app.db` takes them out again.";
 
 /// How long draining what was left from last time may take before the new is shown.

@@ -12,6 +12,7 @@ fn a_folder_without_a_project_is_told_how_to_become_one() {
 #[test]
 fn a_malformed_file_of_settings_is_told_with_its_place() {
     let world = World::new();
+    let mut seen = String::new();
     for text in [
         "[link]\nbatchSize = \"many\"\n",
         "[link]\nbatchSize = 0\n",
@@ -20,10 +21,19 @@ fn a_malformed_file_of_settings_is_told_with_its_place() {
         "[archive]\nwarehouse = 'r2://bucket'\n",
     ] {
         fs::write(world.path("cdc.toml"), text).unwrap();
-        insta::assert_snapshot!(world.session(&["run --once"]));
+        seen.push_str(&format!("$ cat cdc.toml\n{text}\n{}", world.session(&["run --once"])));
     }
-    fs::write(world.path("cdc.toml"), "").unwrap();
-    insta::assert_snapshot!(world.session(&["run --once --batch-size 0"]));
+    insta::assert_snapshot!(seen);
+}
+
+#[test]
+fn a_setting_by_flag_is_held_to_the_same_limits() {
+    let world = World::new();
+    insta::assert_snapshot!(world.session(&[
+        "init --warehouse r2://bucket",
+        "init",
+        "run --once --batch-size 0"
+    ]));
 }
 
 #[test]
@@ -56,6 +66,13 @@ fn a_position_past_the_end_or_a_step_back_is_refused() {
         "checkpoint set app.db billing 2",
         "replay app.db --operation upsert",
     ]));
+}
+
+#[test]
+fn a_position_that_is_gone_is_told_apart_and_says_where_to_go_on() {
+    let world = World::with_customers();
+    world.sql(".cdc/objects/crm.headless.ly~acme/log.db", "DELETE FROM _cdc_log WHERE sequence < 3");
+    insta::assert_snapshot!(world.session(&["replay app.db --after 1", "replay app.db --after 2 -o table"]));
 }
 
 #[test]

@@ -184,16 +184,20 @@ fn redact(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let found = SHAPES.iter().find(|(shape, _)| has_shape(rest, shape));
+        // Only whole numbers: nothing in the middle of one.
+        let inside = out.ends_with(|before: char| before.is_ascii_alphanumeric());
+        let found = SHAPES.iter().find(|(shape, _)| !inside && has_shape(rest, shape));
         let len = found.map_or(first.len_utf8(), |(shape, _)| shape.len());
-        out.push_str(found.map_or(&rest[..len], |(_, word)| word));
-        rest = &rest[len..];
+        let (this, next) = rest.split_at(len);
+        out.push_str(found.map_or(this, |(_, word)| word));
+        rest = next;
     }
     out
 }
 
 fn has_shape(text: &str, shape: &str) -> bool {
     text.len() >= shape.len()
+        && !text.as_bytes().get(shape.len()).is_some_and(u8::is_ascii_alphanumeric)
         && shape.bytes().zip(text.bytes()).all(|(shape, byte)| match shape {
             b'd' => byte.is_ascii_digit(),
             b'x' => byte.is_ascii_hexdigit(),

@@ -32,7 +32,12 @@ fn schema(random: &mut Random, wide: bool) -> Vec<Table> {
     for at in 0..tables.len() {
         for number in 0..random.below(3) {
             // Only towards the first table, so that triggers do not call each other without end.
-            let audit = tables[random.below(at + 1)].clone();
+            let mut audit = tables[random.below(at + 1)].clone();
+            if tables[at].sql[0].contains("REFERENCES") {
+                // A cascade of a REPLACE whose triggers write the replaced table again is a hole: what they insert
+                // may be replaced by the same statement, which no trigger sees.
+                audit = tables[at].clone();
+            }
             let text = trigger(random, &tables[at], &audit, at * 10 + number);
             tables[at].triggers.push(text);
         }
@@ -101,7 +106,9 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
             continue;
         }
         let typed = |outcome: &Result<_, String>| outcome.as_ref().is_err_and(|e| e.contains("cannot store"));
-        if twin.alive && outcomes.iter().any(typed) {
+        // Rows may be visited in another order, and OR FAIL keeps those before the one that failed.
+        let partly = statement.contains("OR FAIL") && outcomes[0].is_err();
+        if twin.alive && (partly || outcomes.iter().any(typed)) {
             break;
         }
         if twin.alive {

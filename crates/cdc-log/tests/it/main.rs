@@ -8,6 +8,7 @@
     reason = "a test stops at the first surprise, and tests that kill and race need threads, waits and the environment"
 )]
 
+mod bypasses;
 mod differential;
 mod random;
 mod restores;
