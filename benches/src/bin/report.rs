@@ -336,6 +336,9 @@ impl Report {
 
     /// Writes the figures below the target folder, in which this program lies.
     fn save(&self) -> Result<()> {
+        if self.figures.is_empty() {
+            return Ok(());
+        }
         let program = std::env::current_exe()?;
         let target = program.ancestors().nth(2).ok_or("this program does not lie in a target folder")?;
         let folder: PathBuf = target.join("bench");

@@ -201,6 +201,11 @@ impl Attached {
         }
         let mark = drain::mark(&self.log.conn)?;
         let state = mark_state(user, mark)?;
+        if state == MarkState::Agrees && trims(user)? > trims(&self.log.conn)? {
+            // An older log in which nothing is missing: from here on it is as good as the one that was trimmed for.
+            let count = trims(user)?;
+            self.log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
+        }
         match state {
             MarkState::Agrees if !has_rows_after(user, mark)? => return Ok(true),
             // Without any row there is nothing to hold the mark against.

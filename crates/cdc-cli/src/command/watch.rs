@@ -6,7 +6,7 @@ use cdc::{AttachOptions, Cdc, Env as _, ObjectId, ObjectSpec, Project, Reader, R
 use super::{attach, follow, run};
 use crate::args::Tuning;
 use crate::failure::Failure;
-use crate::output::{self, note, plural};
+use crate::output::{self, Answer, note, plural};
 use crate::project;
 use crate::session::Session;
 use crate::signals::{Signals, Stop};
@@ -57,7 +57,10 @@ pub(super) async fn run(args: Args, session: &mut Session, signals: &mut Signals
     let known = known(&args, session)?;
     let (project, watched) = match known {
         Some((project, spec)) => (project, Watched { spec, new: false }),
-        None => install(&args, session)?,
+        None => {
+            agree(&args, session, signals).await?;
+            install(&args, session)?
+        }
     };
     let cdc = match run::engine(&project).await {
         Ok(cdc) => Some(cdc),
@@ -95,30 +98,35 @@ fn known(args: &Args, session: &Session) -> Result<Option<(Project, ObjectSpec)>
     Ok(attached.map(|spec| (project, spec)))
 }
 
-/// Attaches the database, after asking; when that fails, nothing stays.
-fn install(args: &Args, session: &Session) -> Result<(Project, Watched), Failure> {
-    let database = args.database.display();
+/// Asks whether capture may be installed.
+async fn agree(args: &Args, session: &Session, signals: &mut Signals) -> Result<(), Failure> {
     if !args.database.exists() {
         return Err(cdc::Error::from(cdc::LogError::NotFound { path: args.database.clone() }).into());
     }
+    if args.yes {
+        return Ok(());
+    }
+    let database = args.database.display();
     let question = format!(
         "Watching installs triggers and tables named _cdc_* in {database}; `cdc detach` takes them out. Go on?"
     );
-    match args.yes.then_some(true).or_else(|| output::ask(&question)) {
-        Some(true) => {}
-        Some(false) => {
+    let (say, answer) = tokio::sync::oneshot::channel();
+    session.env.blocking(move || drop(say.send(output::ask(&question))));
+    match signals.until(answer).await {
+        Ok(Ok(Answer::Yes)) => Ok(()),
+        Ok(Ok(Answer::Nobody)) => Err(Failure::Usage {
+            reason: format!("watching {database} installs triggers in it, and nobody is there to be asked"),
+            help: "say --yes to agree",
+        }),
+        Ok(Ok(Answer::No) | Err(_)) | Err(_) => {
             note("nothing was installed");
-            return Err(Failure::Interrupted);
-        }
-        None => {
-            return Err(Failure::Usage {
-                reason: format!(
-                    "watching {database} installs triggers in it, and nobody is there to be asked"
-                ),
-                help: "say --yes to agree",
-            });
+            Err(Failure::Interrupted)
         }
     }
+}
+
+/// Attaches the database; when that fails, nothing stays.
+fn install(args: &Args, session: &Session) -> Result<(Project, Watched), Failure> {
     let made = !project::exists(&session.global);
     if made {
         project::create(&session.global)?;

@@ -40,15 +40,25 @@ pub(crate) fn note(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 
-/// Asks the person at the terminal; `None` when there is none.
-pub(crate) fn ask(question: &str) -> Option<bool> {
+/// What came of a question.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+    /// There is no terminal.
+    Nobody,
+}
+
+/// Asks the person at the terminal. Blocks until there is an answer.
+pub(crate) fn ask(question: &str) -> Answer {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return None;
+        return Answer::Nobody;
     }
     drop(write!(io::stderr(), "{question} [y/N] "));
     let mut answer = String::new();
     drop(io::stdin().read_line(&mut answer));
-    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    if yes { Answer::Yes } else { Answer::No }
 }
 
 /// Sends what the engine logs to stderr.
@@ -110,9 +120,12 @@ impl Output {
     pub(crate) fn rows<T: Row>(&mut self, rows: &[T]) -> Result<(), Failure> {
         if self.is_for_people() {
             let text = table::render(rows, io::stdout().is_terminal());
-            return self.write(&text);
+            self.write(&text)?;
+            // What is said next on stderr comes after the table.
+            return self.flush();
         }
-        rows.iter().try_for_each(|row| self.value(row))
+        rows.iter().try_for_each(|row| self.value(row))?;
+        self.flush()
     }
 
     /// Tells a program what was done; people are told on stderr.

@@ -222,10 +222,9 @@ pub(crate) fn reconciled(
     change.tag = Some(&Tag::Reconciled);
     change.before = from;
     change.after = to;
-    let paths;
     let (Some(from), Some(to)) = (from, to) else { return Ok(Some(change.to_body())) };
     let (from, to) = (columns(from)?, columns(to)?);
-    paths = changed_columns(&from, &to);
+    let paths = changed_columns(&from, &to);
     change.changed_fields = Some(&paths);
     let body = change.to_body();
     if !from.keys().eq(to.keys()) {

@@ -19,7 +19,7 @@ impl IndexText {
                 ('\'' | '"' | '`' | '[', _) => {
                     let close = if char == '[' { ']' } else { char };
                     parts.push(char);
-                    while let Some(inner) = chars.next() {
+                    for inner in chars.by_ref() {
                         parts.push(inner);
                         if inner == close {
                             break;

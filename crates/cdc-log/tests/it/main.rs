@@ -5,11 +5,19 @@
     clippy::indexing_slicing,
     clippy::too_many_lines,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise, and tests that kill and race need threads, waits and the environment"
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops at the first surprise and says what it did; tests that kill and race need threads, waits and the environment"
 )]
 
+mod bad_input;
 mod bypasses;
 mod differential;
+mod foreign;
+mod formats;
+mod kills;
+mod log;
 mod random;
 mod restores;
 mod statements;

@@ -65,7 +65,8 @@ struct World {
     log_copies: Vec<Copy>,
     trims: u64,
     wal: bool,
-    /// The newest copy of the log that was put back, as long as nothing was drained from it.
+    /// The trims that the oldest copy of the log knew that was put back. Copies of the database that were taken after
+    /// later trims are newer than that log, whatever it drained since.
     rewound: Option<u64>,
     counts: Counts,
 }
@@ -177,7 +178,6 @@ impl World {
                 Ok(look) if look.drained.more => {}
                 Ok(look) => {
                     self.counts.undone += u64::from(look.restored);
-                    self.rewound = None;
                     return true;
                 }
                 Err(Error::LogRewound { .. }) => {
@@ -233,7 +233,7 @@ impl World {
         self.attached = None;
         let copy = self.log_copies[self.random.below(self.log_copies.len())].clone();
         copy.put(&self.log, false);
-        self.rewound = Some(copy.trims);
+        self.rewound = Some(self.rewound.map_or(copy.trims, |trims| trims.min(copy.trims)));
         self.counts.rewinds += 1;
     }
 

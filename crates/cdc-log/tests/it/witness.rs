@@ -77,7 +77,7 @@ type Rows = BTreeMap<String, u64>;
 /// The rows of a table, value by value and type by type, with how often each occurs.
 pub(crate) fn live_rows(conn: &Connection, table: &str) -> Rows {
     let mut statement = conn.prepare(&format!("SELECT * FROM {}", crate::tables::quoted(table))).unwrap();
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([]).unwrap();
     let mut found = Rows::new();
     while let Some(row) = rows.next().unwrap() {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use cdc::{AttachOptions, Clock, Deadline, Tables, Tokio};
+use cdc::{AttachOptions, Clock, Deadline, Env as _, Tables, Tokio};
 use rusqlite::Connection;
 
 use crate::{everything, open};
@@ -44,7 +44,7 @@ async fn what_a_stranger_writes_to_an_attached_database_reaches_the_root_and_the
         if everything(&root).await.len() > before {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        Tokio::current().sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(everything(&root).await.len(), before + 1);
     cdc.shutdown(Deadline::secs(10)).await.unwrap();
