@@ -8,7 +8,7 @@ use cdc_log::Log;
 use cdc_model::{Batch, Body, Clock, Epoch, Origin, Record};
 use tempfile::TempDir;
 
-use crate::stored::{BareLog, StoredRow, Sync, row_of};
+use crate::stored::{BareLog, StoredRow, row_of};
 use crate::{Batches, Result, Side, object, workload};
 
 /// Whose events are appended.
@@ -25,18 +25,10 @@ pub enum Whose {
 pub struct AppendOptions {
     /// Whose events.
     pub whose: Whose,
-    /// Whether a commit waits for the disk (`synchronous = FULL`, else `NORMAL`).
-    pub full: bool,
     /// Rows in one transaction.
     pub per_transaction: u32,
     /// Rows in one round.
     pub rows: u32,
-}
-
-impl AppendOptions {
-    const fn sync(&self) -> Sync {
-        if self.full { Sync::Full } else { Sync::Normal }
-    }
 }
 
 /// The log and the bare table, in this order, in one temporary folder.
@@ -67,8 +59,6 @@ pub struct LogAppend {
 impl LogAppend {
     fn new(folder: Arc<TempDir>, options: AppendOptions) -> Result<Self> {
         let log = Log::open(path(folder.path(), "log"), &object("parent")?, &Clock::system())?;
-        // Settings of a connection are not writes, and a log has none for this.
-        log.query(|conn| Ok(conn.execute_batch(options.sync().pragma())?))?;
         let workload = Batches::new(&object("parent")?, EPOCH)?;
         let (own, forwarded, appended) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Self { log, options, workload, own, forwarded, appended, _folder: folder })
@@ -135,7 +125,7 @@ pub struct BareAppend {
 impl BareAppend {
     fn new(folder: Arc<TempDir>, options: AppendOptions) -> Result<Self> {
         Ok(Self {
-            log: BareLog::create(&path(folder.path(), "bare"), options.sync())?,
+            log: BareLog::create(&path(folder.path(), "bare"))?,
             options,
             workload: Batches::new(&object("parent")?, EPOCH)?,
             origins: BTreeMap::new(),
@@ -185,7 +175,7 @@ mod tests {
     fn both_sides_store_the_very_same_rows() {
         for whose in [Whose::Own, Whose::Forwarded] {
             let folder = Arc::new(tempfile::tempdir().unwrap());
-            let options = AppendOptions { whose, full: true, per_transaction: 100, rows: 250 };
+            let options = AppendOptions { whose, per_transaction: 100, rows: 250 };
             let mut log = LogAppend::new(Arc::clone(&folder), options).unwrap();
             let mut bare = BareAppend::new(Arc::clone(&folder), options).unwrap();
             let sides: [&mut dyn Side; 2] = [&mut log, &mut bare];

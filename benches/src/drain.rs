@@ -8,7 +8,7 @@ use cdc_model::Clock;
 use rusqlite::{Connection, params_from_iter};
 use tempfile::TempDir;
 
-use crate::stored::{BareLog, StoredRow, Sync, newest, renumbered};
+use crate::stored::{BareLog, StoredRow, newest, renumbered};
 use crate::{Result, Rng, Shape, Side, object};
 
 /// The drain and the bare insert of the same rows, in this order; `rows` in one round and one transaction, at most
@@ -21,7 +21,7 @@ pub fn drain_sides(shape: Shape, rows: u32) -> Result<Vec<Box<dyn Side>>> {
     let folder = Arc::new(tempfile::tempdir()?);
     let drain = Drain::new(Arc::clone(&folder), shape, rows)?;
     let bare = BareDrain {
-        bare: BareLog::create(&folder.path().join("bare.db"), Sync::Full)?,
+        bare: BareLog::create(&folder.path().join("bare.db"))?,
         log: folder.path().join("log.db"),
         count: rows,
         rows: Vec::new(),

@@ -8,7 +8,7 @@ use cdc_model::{Batch, Clock, Filter, Position, Record, Sequence};
 use cdc_relay::{Cut, Cutter, Hello, Inbound, Intake, OriginMark, Receiver};
 use tempfile::TempDir;
 
-use crate::stored::{BareLog, StoredRow, Sync, newest, renumbered};
+use crate::stored::{BareLog, StoredRow, newest, renumbered};
 use crate::{Result, Rng, Side, bodies, object, workload};
 
 /// Records in one batch; the default of a link.
@@ -26,7 +26,7 @@ pub fn hop_sides(rows: u32) -> Result<Vec<Box<dyn Side>>> {
     hop.prepare()?;
     hop.run()?;
     let bare = BareHop {
-        bare: BareLog::create(&folder.path().join("bare.db"), Sync::Full)?,
+        bare: BareLog::create(&folder.path().join("bare.db"))?,
         parent: folder.path().join("parent.db"),
         count: rows,
         rows: Vec::new(),

@@ -8,26 +8,9 @@ use rusqlite::{Connection, params_from_iter};
 use crate::workload::placeholders;
 use crate::{Result, workload};
 
-/// When a commit is on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sync {
-    /// At the next checkpoint.
-    Normal,
-    /// When it returns.
-    Full,
-}
-
-impl Sync {
-    pub(crate) const fn pragma(self) -> &'static str {
-        match self {
-            Self::Normal => "PRAGMA synchronous = normal",
-            Self::Full => "PRAGMA synchronous = full",
-        }
-    }
-}
-
-/// How the log opens its files: WAL, 4 KiB pages, a checkpoint every 256 pages.
-const PRAGMAS: &str = "PRAGMA page_size = 4096; PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 256;";
+/// How the log opens its files: WAL, 4 KiB pages, a checkpoint every 256 pages, each commit on the disk.
+const PRAGMAS: &str = "PRAGMA page_size = 4096; PRAGMA journal_mode = wal; \
+                       PRAGMA wal_autocheckpoint = 256; PRAGMA synchronous = full;";
 
 const TABLE: &str = "CREATE TABLE _cdc_log(sequence INTEGER PRIMARY KEY, timestamp, origin, origin_sequence, \
                      origin_timestamp, capture, nonce, digest, body)";
@@ -45,10 +28,9 @@ pub(crate) struct BareLog {
 }
 
 impl BareLog {
-    pub(crate) fn create(path: &Path, sync: Sync) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let conn = Connection::open(path)?;
         conn.execute_batch(PRAGMAS)?;
-        conn.execute_batch(sync.pragma())?;
         conn.execute_batch(TABLE)?;
         let insert = format!("INSERT INTO _cdc_log VALUES ({})", placeholders(COLUMNS));
         Ok(Self { conn, insert })

@@ -14,8 +14,8 @@
 //! Rows are contacts of a CRM, generated from fixed seeds. Files are on the same disk, databases in WAL mode with
 //! 4 KiB pages. "Bare" is rusqlite with prepared, cached statements and nothing else.
 //!
-//! - `append-{full,normal}-x{1,100,1000}`: an object's own events of about 300 bytes through
-//!   `Log::transact`, so many in one transaction, at that `synchronous`. Baseline: bare inserts of the very same nine
+//! - `append-x{1,100,1000}`: an object's own events of about 300 bytes through `Log::transact`, so many in one
+//!   transaction, `synchronous = FULL`. Baseline: bare inserts of the very same nine
 //!   columns, digests worked out beforehand, in the same kind of transaction. At most 1.15.
 //!   `append-forwarded-…`: the same for events of a hundred children.
 //! - `capture-{narrow,wide}-{insert,update,delete}-x{1,100}`: an application's statement on a table of 3 or 20
@@ -193,22 +193,12 @@ impl Report {
 
     fn append(&mut self) -> Result<()> {
         let (whose, rounds) = (Whose::Own, self.pick(9, 21));
-        for (whose, full, per_transaction) in [
-            (whose, true, 1),
-            (whose, true, 100),
-            (whose, true, 1000),
-            (whose, false, 1),
-            (whose, false, 100),
-            (whose, false, 1000),
-            (Whose::Forwarded, true, 100),
-            (Whose::Forwarded, false, 100),
-        ] {
+        for (whose, per_transaction) in [(whose, 1), (whose, 100), (whose, 1000), (Whose::Forwarded, 100)] {
             let whose_name = if whose == Whose::Own { "" } else { "forwarded-" };
-            let sync = if full { "full" } else { "normal" };
-            let name = format!("append-{whose_name}{sync}-x{per_transaction}");
+            let name = format!("append-{whose_name}x{per_transaction}");
             if self.wants(&name) {
                 let rows = if per_transaction == 1 { 200 } else { self.pick(5000, 10_000) };
-                let mut sides = append_sides(AppendOptions { whose, full, per_transaction, rows })?;
+                let mut sides = append_sides(AppendOptions { whose, per_transaction, rows })?;
                 let compared = compare(rounds, &mut sides)?;
                 self.add(Figure::of(name, &compared, (0, 1), (Kind::Cost, Metric::Cpu), Some(1.15)));
             }

@@ -101,10 +101,7 @@ pub(crate) fn drain(
         mark: None,
         bytes: 0,
     };
-    let mut width = Some(VALUES_NARROW);
-    while let Some(values) = width {
-        width = drain.read(user, log, from, values)?;
-    }
+    drain.read(user, log, from)?;
     for body in drain.assembler.flush() {
         let now = log.now();
         drain.append(log, now, body, None, Chain::Mend)?;
@@ -127,10 +124,6 @@ fn begins_with_gap(user: &Connection, from: From) -> Result<bool> {
     Ok(first.is_some_and(|first| first != from.seq() + 1))
 }
 
-/// Values per row that are read unless a table needs more. One wide table makes the capture table wide; SQLite
-/// takes every column asked for out of every row.
-const VALUES_NARROW: usize = 64;
-
 /// Whether a `before` that is not what the log has is preceded by the change that was missed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Chain {
@@ -150,19 +143,9 @@ struct Drain<'t> {
 }
 
 impl Drain<'_> {
-    /// Drains rows with `asked` values each, until a row comes that asks for another width, which is given back.
-    fn read(
-        &mut self,
-        user: &Connection,
-        log: &mut LogTransaction<'_>,
-        from: From,
-        asked: usize,
-    ) -> Result<Option<usize>> {
-        let mut after = self.mark.map_or(from.seq(), |mark| mark.seq);
-        // The capture table is as wide as the widest row of any table that was ever captured.
-        let widest = self.tables.values().map(|table| table.shape.values_max()).max();
-        let width = asked.min(widest.unwrap_or_default().max(capture::VALUES_MIN));
-        let mut statement = user.prepare_cached(&select(width))?;
+    fn read(&mut self, user: &Connection, log: &mut LogTransaction<'_>, from: From) -> Result<()> {
+        let mut after = from.seq();
+        let mut statement = user.prepare_cached("SELECT * FROM _cdc_capture WHERE seq > ?1 ORDER BY seq")?;
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
             let head =
@@ -173,15 +156,10 @@ impl Drain<'_> {
                 self.done.more = true;
                 break;
             }
-            let needed = self.tables.get(&head.table).map_or(0, |table| table.shape.values_max());
-            let wanted = needed.next_power_of_two().max(VALUES_NARROW);
-            if (needed > width && width == asked) || wanted < width / 4 {
-                return Ok(Some(wanted));
-            }
             self.take(log, row, head)?;
             after = head.seq;
         }
-        Ok(None)
+        Ok(())
     }
 
     const fn is_full(&self) -> bool {
@@ -239,10 +217,4 @@ impl Drain<'_> {
         }
         Ok(())
     }
-}
-
-/// Reads capture rows with `width` values each.
-fn select(width: usize) -> String {
-    let values: String = (0..width).map(|at| format!(", v{at}")).collect();
-    format!("SELECT seq, ts, op, tbl, nonce{values} FROM _cdc_capture WHERE seq > ?1 ORDER BY seq")
 }

@@ -7,6 +7,7 @@ use rusqlite::Row;
 use serde_json::value::RawValue;
 
 use super::install::CapturedTable;
+use super::rows::ROW_VALUES_MAX;
 use super::shape::Shape;
 use crate::Result;
 
@@ -25,6 +26,8 @@ pub(crate) struct RowHead {
 pub(crate) struct Assembler {
     /// Rows that were replaced, to be told apart by their document id: an update or deletions.
     replaced: Vec<Replaced>,
+    /// The first values of a state that takes more than one row.
+    part: Vec<Value>,
     /// The first half of a wide update.
     old: Option<Vec<Value>>,
 }
@@ -42,14 +45,22 @@ const FIRST_VALUE: usize = 5;
 impl Assembler {
     /// Whether rows are held back that belong to a change whose end is still to come.
     pub(crate) fn is_open(&self) -> bool {
-        !self.replaced.is_empty() || self.old.is_some()
+        !self.replaced.is_empty() || !self.part.is_empty() || self.old.is_some()
     }
 
     /// Takes one row of a captured table and gives the bodies that are complete with it.
     pub(crate) fn take(&mut self, op: &str, row: &Row<'_>, table: &CapturedTable) -> Result<Vec<Body>> {
         let shape = &table.shape;
         let width = shape.width();
-        let first = || values(row, FIRST_VALUE, width);
+        if op == "+" {
+            self.part.extend(owned(&values(row, FIRST_VALUE, ROW_VALUES_MAX)?));
+            return Ok(Vec::new());
+        }
+        let part = std::mem::take(&mut self.part);
+        let first = || -> Result<Vec<ValueRef<'_>>> {
+            let rest = values(row, FIRST_VALUE, width.saturating_sub(part.len()))?;
+            Ok(part.iter().filter_map(Value::as_ref).chain(rest).collect())
+        };
         let joins = matches!(op, "O" | "R" | "I" | "U");
         let mut bodies = Vec::new();
         if !joins || self.replaced.iter().any(|replaced| replaced.table.id != table.id) {
@@ -81,7 +92,7 @@ impl Assembler {
     /// What is held back although the row that it belongs to does not come (its trigger was dropped): replaced
     /// rows are gone all the same.
     pub(crate) fn flush(&mut self) -> Vec<Body> {
-        self.old = None;
+        (self.old, self.part) = (None, Vec::new());
         let gone = |replaced: Replaced| {
             let table = &replaced.table;
             let writer = BodyWriter { shape: &table.shape, version: table.version, tag: None };

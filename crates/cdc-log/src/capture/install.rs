@@ -7,11 +7,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::shape::{self, Shape, quoted};
-use super::triggers::{Triggers, capture_row};
+use super::rows::{ROW_VALUES_MAX, write_state, write_states};
+use super::triggers::Triggers;
 use crate::{Result, store};
 
 /// Values every capture row has room for; what an emitted document needs.
-pub(crate) const VALUES_MIN: usize = 8;
+const VALUES_MIN: usize = 8;
 
 /// Which tables of a database are captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,14 +228,17 @@ pub(crate) fn barrier(conn: &Connection) -> Result<Option<i64>> {
 
 /// Writes one capture row of our own, values given as SQL.
 pub(crate) fn write_row(conn: &Connection, id: i64, op: &str, values: &[String]) -> Result<()> {
-    let (head, row) = capture_row(id, op, values);
-    conn.execute(&format!("{head} VALUES ({row})"), [])?;
+    for statement in write_state(id, op, values) {
+        conn.execute(&statement, [])?;
+    }
     Ok(())
 }
 
 fn snapshot(conn: &Connection, id: i64, shape: &Shape) -> Result<u64> {
-    let (head, row) = capture_row(id, "S", &shape.values("_cdc_t."));
-    let rows = conn.execute(&format!("{head} SELECT {row} FROM {} AS _cdc_t", quoted(&shape.table)), [])?;
+    let from = format!("FROM {} AS _cdc_t", quoted(&shape.table));
+    let keys: Vec<String> = shape.row_key().into_iter().map(|(name, _)| format!("_cdc_t.{name}")).collect();
+    let rows = conn.execute(&write_states(id, "S", &shape.values("_cdc_t."), &from, &keys), [])?;
+    let rows = rows / shape.width().div_ceil(ROW_VALUES_MAX);
     Ok(u64::try_from(rows).unwrap_or(u64::MAX))
 }
 

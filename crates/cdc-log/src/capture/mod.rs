@@ -5,10 +5,11 @@ pub(crate) use assemble::{Assembler, RowHead, emitted, reconciled, values};
 mod index_terms;
 mod install;
 pub(crate) use install::{
-    CapturedTable, KnownTables, Plan, VALUES_MIN, barrier, by_id, current, is_prepared, know, known, prepare, remove_all,
+    CapturedTable, KnownTables, Plan, barrier, by_id, current, is_prepared, know, known, prepare, remove_all,
     write_barrier, write_row,
 };
 pub use install::{Installed, Tables};
+mod rows;
 mod shape;
 pub(crate) use shape::{quoted, tables as existing};
 mod triggers;

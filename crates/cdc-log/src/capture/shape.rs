@@ -4,10 +4,12 @@ use cdc_model::{KeyShape, SchemaChange, SchemaColumn, ValueRef, document_id, pus
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
+use super::rows::ROW_VALUES_MAX;
 use crate::{Error, Result};
 
-/// A capture row has at most this many values, so that SQLite's default limit of 2,000 columns holds.
-pub(crate) const VALUES_MAX: usize = 1990;
+/// A state of a row has at most this many values, so that the table that holds replaced rows keeps SQLite's default
+/// limit of 2,000 columns.
+const STATE_VALUES_MAX: usize = 1990;
 
 /// Values of more bytes are kept out of the log: only their size and digest are.
 const VALUE_BYTES_MAX: usize = 64 << 20;
@@ -67,7 +69,7 @@ impl Shape {
         let numeric_key = rowid_alias.is_some()
             || key_columns(&columns).next().is_none_or(|(_, column)| is_numeric(column));
         let shape = Self { table: name, columns, rowid, rowid_alias, numeric_key };
-        if shape.width() > VALUES_MAX {
+        if shape.width() > STATE_VALUES_MAX {
             return Err(refuse("it has more than 1989 columns"));
         }
         Ok(shape)
@@ -80,12 +82,12 @@ impl Shape {
 
     /// Whether the states before and after of an update need a capture row each.
     pub(crate) fn is_wide(&self) -> bool {
-        self.width() * 2 > VALUES_MAX
+        self.width() * 2 > ROW_VALUES_MAX
     }
 
     /// How many values a capture row of this table has at most.
     pub(crate) fn values_max(&self) -> usize {
-        if self.is_wide() { self.width() } else { self.width() * 2 }
+        if self.is_wide() { self.width().min(ROW_VALUES_MAX) } else { self.width() * 2 }
     }
 
     /// The quoted names of the captured values of one state, each after `prefix`.

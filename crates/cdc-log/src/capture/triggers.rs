@@ -11,14 +11,12 @@
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::index_terms::IndexText;
+use super::rows::{write_state, write_states};
 use super::shape::{Shape, quoted};
 use crate::Result;
 
 /// Rows the stash of one table holds at most.
 const STASH_ROWS: u32 = 64;
-
-/// Milliseconds since 1970 by SQL that every SQLite since 3.26 has and that schemas may use untrusted.
-const NOW: &str = "CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER)";
 
 /// One trigger or table to create, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,28 +111,26 @@ impl Text<'_> {
         (name, text)
     }
 
-    /// `INSERT INTO _cdc_capture` of one row, values given as SQL.
-    fn capture(&self, op: &str, values: &[String]) -> String {
-        let (head, row) = capture_row(self.id, op, values);
-        format!("{head} VALUES ({row})")
+    fn capture(&self, op: &str, values: &[String]) -> Vec<String> {
+        write_state(self.id, op, values)
     }
 
     fn insert(&self) -> (String, String) {
-        self.trigger("insert", "AFTER INSERT ON {t}", &[self.capture("I", &self.shape.values("NEW."))])
+        self.trigger("insert", "AFTER INSERT ON {t}", &self.capture("I", &self.shape.values("NEW.")))
     }
 
     fn update(&self) -> (String, String) {
         let (old, new) = (self.shape.values("OLD."), self.shape.values("NEW."));
         let body = if self.shape.is_wide() {
-            vec![self.capture("O", &old), self.capture("U", &new)]
+            [self.capture("O", &old), self.capture("U", &new)].concat()
         } else {
-            vec![self.capture("U", &[old, new].concat())]
+            self.capture("U", &[old, new].concat())
         };
         self.trigger("update", "AFTER UPDATE ON {t}", &body)
     }
 
     fn delete(&self) -> (String, String) {
-        self.trigger("delete", "AFTER DELETE ON {t}", &[self.capture("D", &self.shape.values("OLD."))])
+        self.trigger("delete", "AFTER DELETE ON {t}", &self.capture("D", &self.shape.values("OLD.")))
     }
 
     /// The conditions, joined by AND, that hold for every part of the key.
@@ -215,10 +211,10 @@ impl Text<'_> {
     /// Logs the stash rows that `gone` holds for as replaced and takes them out.
     fn replaced(&self, gone: &str) -> Vec<String> {
         let values: Vec<String> = (0..self.shape.width()).map(|at| format!("v{at}")).collect();
-        let (head, row) = capture_row(self.id, "R", &values);
+        let from = format!("FROM {} WHERE {gone}", self.stash);
         vec![
-            format!("{head} SELECT {row} FROM {} WHERE {gone}", self.stash),
-            format!("DELETE FROM {} WHERE {gone}", self.stash),
+            write_states(self.id, "R", &values, &from, &["n".to_owned()]),
+            format!("DELETE {from}"),
         ]
     }
 
@@ -236,16 +232,6 @@ impl Text<'_> {
         let gone = format!("(({is_new}) AND NOT ({same})) OR {}", self.stashed_is_gone());
         self.trigger("replaced_by_update", &head, &self.replaced(&gone))
     }
-}
-
-/// The head of an INSERT into the capture table, and its row; values given as SQL.
-pub(crate) fn capture_row(id: i64, op: &str, values: &[String]) -> (String, String) {
-    let columns: String = (0..values.len()).map(|at| format!(", v{at}")).collect();
-    let values: String = values.iter().map(|value| format!(", {value}")).collect();
-    (
-        format!("INSERT INTO _cdc_capture(ts, op, tbl, nonce{columns})"),
-        format!("{NOW}, '{op}', {id}, random(){values}"),
-    )
 }
 
 /// The columns whose change can bring an update into conflict with another row, as an UPDATE names them.

@@ -56,7 +56,9 @@ fn run(conn: &Connection, sql: &str, counts: &mut Counts) -> Result<(), String> 
 
 fn refused(error: &rusqlite::Error, sql: &str, counts: &mut Counts) {
     let message = error.to_string();
-    let expected = matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
+    // A row id of 2^63-1 leaves no larger one.
+    let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+    let expected = full || matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
         || message.contains("ON CONFLICT clause does not match")
         || message.contains("triggers nested too deep")
         || message.contains("too many levels of trigger recursion")
