@@ -135,7 +135,8 @@ impl BareAppend {
         })
     }
 
-    fn stored(&mut self, record: Record, own: &Arc<Origin>) -> StoredRow {
+    /// The row as the log stores it; the first and the last of a transaction keep the digest.
+    fn stored(&mut self, record: Record, own: &Arc<Origin>, at_an_end: bool) -> StoredRow {
         let (record, origin) = match self.options.whose {
             Whose::Own => (Record { origin: Arc::clone(own), ..record }, None),
             Whose::Forwarded => {
@@ -145,7 +146,7 @@ impl BareAppend {
             }
         };
         self.digest = record.digest(self.digest);
-        row_of(&record, origin, self.digest)
+        row_of(&record, origin, self.digest, at_an_end)
     }
 }
 
@@ -153,7 +154,11 @@ impl Side for BareAppend {
     fn prepare(&mut self) -> Result<()> {
         let Batch { records, .. } = self.workload.next(self.options.rows)?;
         let own = Origin::new(object("parent")?, EPOCH, Vec::new());
-        self.rows = records.into_iter().map(|record| self.stored(record, &own)).collect();
+        let (per_transaction, newest) = (self.options.per_transaction, self.options.rows - 1);
+        let at_an_end =
+            |row: u32| row % per_transaction == 0 || (row + 1) % per_transaction == 0 || row == newest;
+        self.rows =
+            (0..).zip(records).map(|(row, record)| self.stored(record, &own, at_an_end(row))).collect();
         Ok(())
     }
 

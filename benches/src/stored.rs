@@ -76,9 +76,10 @@ pub(crate) fn row_of(
     record: &cdc_model::Record,
     origin: Option<i64>,
     digest: cdc_model::Digest,
+    at_an_end: bool,
 ) -> StoredRow {
     let forwarded = |value: i64| origin.map_or(Value::Null, |_| Value::Integer(value));
-    let kept = record.sequence.get().is_multiple_of(64);
+    let kept = at_an_end || record.sequence.get().is_multiple_of(64);
     vec![
         Value::Integer(record.sequence.as_i64()),
         Value::Integer(workload::time_of(record.sequence).get()),

@@ -92,7 +92,9 @@ pub(crate) fn drain(
     compare: bool,
 ) -> Result<(Drained, Option<CaptureRow>)> {
     let Source { user, tables } = source;
-    let compare = compare || capture::barrier(user)?.is_some_and(|barrier| barrier > from.seq()) || begins_with_gap(user, from)?;
+    let compare = compare
+        || capture::barrier(user)?.is_some_and(|barrier| barrier > from.seq())
+        || begins_with_gap(user, from)?;
     let mut drain = Drain {
         tables,
         assembler: Assembler::default(),

@@ -216,9 +216,7 @@ fn denied(error: rusqlite::Error) -> Error {
 /// statement that runs on after the transaction is gone would commit by itself: no commit is let through.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is allowed, also what SQLite adds later")]
 pub(crate) fn guard(conn: &mut Connection, guarded: &Arc<AtomicBool>) -> Result<()> {
-    let ours = |name: &str| {
-        name.get(..OURS.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(OURS))
-    };
+    let ours = |name: &str| name.get(..OURS.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(OURS));
     let is_guarded = Arc::clone(guarded);
     conn.authorizer(Some(move |context: AuthContext<'_>| {
         if !is_guarded.load(Ordering::Relaxed) || context.accessor.is_some_and(ours) {
@@ -243,7 +241,11 @@ pub(crate) fn guard(conn: &mut Connection, guarded: &Arc<AtomicBool>) -> Result<
             | AuthAction::DropIndex { table_name: name, .. }
             | AuthAction::AlterTable { table_name: name, .. } => name,
             AuthAction::CreateTrigger { trigger_name, table_name } => {
-                if ours(trigger_name) { trigger_name } else { table_name }
+                if ours(trigger_name) {
+                    trigger_name
+                } else {
+                    table_name
+                }
             }
             _ => return Authorization::Allow,
         };

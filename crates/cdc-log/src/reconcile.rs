@@ -74,7 +74,8 @@ pub(crate) fn compare(user: &Connection, log: &mut LogTransaction<'_>, fold: &mu
         gone(log, fold, collection, |id| !seen.contains(id), &mut found)?;
     }
     let existing = capture::existing(user)?;
-    for collection in capture::known(log.conn())?.keys().filter(|collection| !existing.contains(*collection)) {
+    for collection in capture::known(log.conn())?.keys().filter(|collection| !existing.contains(*collection))
+    {
         gone(log, fold, collection, |_| true, &mut found)?;
     }
     let count = u64::try_from(found.len()).unwrap_or(u64::MAX);
@@ -147,10 +148,9 @@ pub(crate) fn undo(log: &mut LogTransaction<'_>, fork: Sequence) -> Result<Optio
         let after =
             (change.operation != Operation::Delete).then(|| change.after.map(|after| after.get().to_owned()));
         let key = (change.collection.clone().into_owned(), change.document_id.clone().into_owned());
-        let document = documents.entry(key).or_insert_with(|| Undone {
-            first: before.map(std::borrow::Cow::into_owned),
-            last: None,
-        });
+        let document = documents
+            .entry(key)
+            .or_insert_with(|| Undone { first: before.map(std::borrow::Cow::into_owned), last: None });
         document.last = after.flatten();
         Ok(())
     })?;
@@ -178,9 +178,9 @@ pub(crate) fn fork_point(
 ) -> Result<Option<(CaptureRow, Sequence)>> {
     let mut retained =
         user.prepare("SELECT EXISTS(SELECT 1 FROM _cdc_capture WHERE seq = ?1 AND nonce = ?2)")?;
-    let mut known = log.conn().prepare(
-        "SELECT capture, nonce, sequence FROM _cdc_log WHERE capture > 0 ORDER BY sequence DESC",
-    )?;
+    let mut known = log
+        .conn()
+        .prepare("SELECT capture, nonce, sequence FROM _cdc_log WHERE capture > 0 ORDER BY sequence DESC")?;
     let mut rows = known.query([])?;
     while let Some(row) = rows.next()? {
         let row = (CaptureRow { seq: row.get(0)?, nonce: row.get(1)? }, Sequence::checked(row.get(2)?));

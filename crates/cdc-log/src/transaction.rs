@@ -53,7 +53,10 @@ pub struct LogTransaction<'l> {
 
 impl std::fmt::Debug for LogTransaction<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogTransaction").field("log", &self.log).field("tail", &self.tail).finish_non_exhaustive()
+        f.debug_struct("LogTransaction")
+            .field("log", &self.log)
+            .field("tail", &self.tail)
+            .finish_non_exhaustive()
     }
 }
 
@@ -161,10 +164,16 @@ impl<'l> LogTransaction<'l> {
         Ok(records)
     }
 
+    /// Whether the running digest is stored with a row as it is appended: every so often, and with the first of a
+    /// transaction, which mostly is its last.
+    fn keeps_digest(&self, sequence: Sequence) -> bool {
+        sequence.get().is_multiple_of(DIGEST_EVERY) || sequence == self.log.tail().sequence.next()
+    }
+
     /// Stores the running digest with the newest row, so that a change of any row can be found later.
     pub(crate) fn keep_digest(&mut self) -> Result<()> {
         let Position { sequence, digest } = self.tail.position;
-        if sequence > self.log.tail().sequence && !sequence.get().is_multiple_of(DIGEST_EVERY) {
+        if sequence > self.log.tail().sequence && !self.keeps_digest(sequence) {
             let mut statement =
                 self.conn().prepare_cached("UPDATE _cdc_log SET digest = ?1 WHERE sequence = ?2")?;
             statement.execute(params![digest.as_bytes(), sequence.as_i64()])?;
@@ -174,7 +183,7 @@ impl<'l> LogTransaction<'l> {
 
     fn insert(&mut self, record: &Record, origin: Option<i64>, from: Option<CaptureRow>) -> Result<()> {
         let digest = record.digest(self.tail.position.digest);
-        let kept = record.sequence.get().is_multiple_of(DIGEST_EVERY).then_some(digest.as_bytes());
+        let kept = self.keeps_digest(record.sequence).then_some(digest.as_bytes());
         let append = match &mut self.append {
             Some(append) => append,
             none => none.insert(self.log.conn.prepare_cached(APPEND)?),

@@ -40,7 +40,12 @@ impl std::fmt::Display for RowDifference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { collection, document_id, live, folded } = self;
         let text = |state: &Option<String>| state.clone().unwrap_or_else(|| "nothing".to_owned());
-        write!(f, "{collection}/{document_id} is {} in the table and {} in the history", text(live), text(folded))
+        write!(
+            f,
+            "{collection}/{document_id} is {} in the table and {} in the history",
+            text(live),
+            text(folded)
+        )
     }
 }
 

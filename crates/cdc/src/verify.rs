@@ -61,7 +61,17 @@ impl Project {
             owns.insert(id.clone(), own);
             verified.insert(id.clone(), done);
         }
-        for (id, spec) in &objects {
+        // What cannot be opened has its difference already, and nothing can be compared with it.
+        let whole: Vec<_> = objects
+            .iter()
+            .filter(|(id, _)| {
+                verified.get(*id).is_some_and(|done: &Verified| done.records > 0 || done.difference.is_none())
+            })
+            .collect();
+        for (id, _) in objects.iter().filter(|(id, _)| !whole.iter().any(|(whole, _)| whole == id)) {
+            owns.remove(id);
+        }
+        for (id, spec) in whole {
             let (project, ours, clock, all) = (self.clone(), spec.clone(), env.clock(), owns.clone());
             let held = blocking(env, move || {
                 let log = project.open_log(&ours, &clock)?;
@@ -96,7 +106,14 @@ impl Project {
             }
             attached = Some(open);
         }
-        let log = self.open_log(spec, clock)?;
+        let log = match self.open_log(spec, clock) {
+            Ok(log) => log,
+            Err(Error::Log(error @ cdc_log::Error::Corrupt { .. })) => {
+                let difference = Some(error.to_string());
+                return Ok((Verified { difference, ..Verified::default() }, Own::new()));
+            }
+            Err(error) => return Err(error),
+        };
         let (found, fold) = match log.verify() {
             Ok(verified) => verified,
             Err(error @ cdc_log::Error::Corrupt { .. }) => {

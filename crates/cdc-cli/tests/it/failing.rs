@@ -69,13 +69,6 @@ fn a_position_past_the_end_or_a_step_back_is_refused() {
 }
 
 #[test]
-fn a_position_that_is_gone_is_told_apart_and_says_where_to_go_on() {
-    let world = World::with_customers();
-    world.sql(".cdc/objects/crm.headless.ly~acme/log.db", "DELETE FROM _cdc_log WHERE sequence < 3");
-    insta::assert_snapshot!(world.session(&["replay app.db --after 1", "replay app.db --after 2 -o table"]));
-}
-
-#[test]
 fn a_warehouse_that_cannot_be_written_stops_the_archive_and_nothing_else() {
     let world = World::with_customers();
     fs::write(world.path("file"), "in the way").unwrap();

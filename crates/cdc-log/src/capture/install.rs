@@ -6,8 +6,8 @@ use cdc_model::ObjectId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
-use super::shape::{self, Shape, quoted};
 use super::rows::{ROW_VALUES_MAX, write_state, write_states};
+use super::shape::{self, Shape, quoted};
 use super::triggers::Triggers;
 use crate::{Result, store};
 
@@ -159,7 +159,8 @@ impl Plan {
         }
         let kept = |captured: &CapturedTable| existing.contains(&captured.shape.table);
         (plan.unwanted, plan.gone) = installed.into_values().partition(kept);
-        plan.unwanted.retain(|captured| !plan.install.iter().any(|(shape, _)| shape.table == captured.shape.table));
+        plan.unwanted
+            .retain(|captured| !plan.install.iter().any(|(shape, _)| shape.table == captured.shape.table));
         Ok(plan)
     }
 
@@ -244,12 +245,7 @@ fn snapshot(conn: &Connection, id: i64, shape: &Shape) -> Result<u64> {
 
 /// Records the table's shape. A changed shape is a new version with an id of its own, so that rows captured
 /// before it are still decoded by the old one.
-fn put_table(
-    conn: &Connection,
-    shape: &Shape,
-    captured: Option<&CapturedTable>,
-    newest: u32,
-) -> Result<i64> {
+fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>, newest: u32) -> Result<i64> {
     if let Some(captured) = captured {
         if captured.shape == *shape {
             return Ok(captured.id);

@@ -37,7 +37,8 @@ pub(crate) fn write_states(id: i64, op: &str, values: &[String], from: &str, key
         let keys: String = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}, ")).collect();
         let op = if at == last { op } else { "+" };
         let value = |place| values.get(place).map_or("NULL", String::as_str);
-        let list: String = (0..ROW_VALUES_MAX).map(|place| format!(", {} AS v{place}", value(place))).collect();
+        let list: String =
+            (0..ROW_VALUES_MAX).map(|place| format!(", {} AS v{place}", value(place))).collect();
         format!("SELECT {keys}{at} AS part, '{op}' AS op{list} {from}")
     };
     let parts: Vec<String> = values.chunks(ROW_VALUES_MAX).enumerate().map(part).collect();

@@ -62,9 +62,8 @@ impl Key {
             let column = shape.columns.get(at).filter(|_| !by_rowid);
             let mut collate = String::new();
             if let Some(column) = column {
-                let name: Option<String> = statement
-                    .query_row([&shape.table, &column.name], |row| row.get(0))
-                    .optional()?;
+                let name: Option<String> =
+                    statement.query_row([&shape.table, &column.name], |row| row.get(0)).optional()?;
                 collate = name.map(|name| format!(" COLLATE {}", quoted(&name))).unwrap_or_default();
             }
             Ok(Self { name, at, collate })
@@ -163,10 +162,7 @@ impl Text<'_> {
         let conflicting = format!("FROM {} AS _cdc_t WHERE ({})", self.table, rows.join(" OR "));
         vec![
             format!("DELETE FROM {stash} WHERE n <= (SELECT max(n) FROM {stash}) - {STASH_ROWS}"),
-            format!(
-                "DELETE FROM {stash} WHERE EXISTS(SELECT 1 {conflicting} AND {})",
-                self.is_stashed()
-            ),
+            format!("DELETE FROM {stash} WHERE EXISTS(SELECT 1 {conflicting} AND {})", self.is_stashed()),
             format!("INSERT INTO {stash}({columns}n) SELECT {values}, NULL {conflicting}"),
         ]
     }
@@ -212,10 +208,7 @@ impl Text<'_> {
     fn replaced(&self, gone: &str) -> Vec<String> {
         let values: Vec<String> = (0..self.shape.width()).map(|at| format!("v{at}")).collect();
         let from = format!("FROM {} WHERE {gone}", self.stash);
-        vec![
-            write_states(self.id, "R", &values, &from, &["n".to_owned()]),
-            format!("DELETE {from}"),
-        ]
+        vec![write_states(self.id, "R", &values, &from, &["n".to_owned()]), format!("DELETE {from}")]
     }
 
     fn replaced_by_insert(&self) -> (String, String) {
@@ -352,7 +345,8 @@ impl NewRow {
     }
 
     fn value(&self, column: &str) -> String {
-        let default = self.0.iter().find(|(name, _)| name == column).and_then(|(_, default)| default.as_deref());
+        let default =
+            self.0.iter().find(|(name, _)| name == column).and_then(|(_, default)| default.as_deref());
         let new = format!("NEW.{}", quoted(column));
         match default {
             Some(default) => format!("coalesce({new}, {})", default_value(default)),

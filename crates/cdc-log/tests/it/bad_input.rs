@@ -104,10 +104,17 @@ fn the_widest_table_is_captured() {
         let path = folder.path().join("app.db");
         let columns = (0..count).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
         let app = Connection::open(&path).unwrap();
-        app.execute_batch(&format!("CREATE TABLE wide({columns}); INSERT INTO wide(c0, c1988) VALUES (1, 2)").replace(", c1988)", if count == 1989 { ", c1988)" } else { ", c1987)" })).unwrap();
+        app.execute_batch(
+            &format!("CREATE TABLE wide({columns}); INSERT INTO wide(c0, c1988) VALUES (1, 2)")
+                .replace(", c1988)", if count == 1989 { ", c1988)" } else { ", c1987)" }),
+        )
+        .unwrap();
         let mut attached = open(&path, Tables::All).unwrap();
         attached.install().unwrap();
-        app.execute_batch("UPDATE wide SET c5 = 7; INSERT INTO wide(c1) VALUES (3); DELETE FROM wide WHERE c1 = 3").unwrap();
+        app.execute_batch(
+            "UPDATE wide SET c5 = 7; INSERT INTO wide(c1) VALUES (3); DELETE FROM wide WHERE c1 = 3",
+        )
+        .unwrap();
         while attached.look().unwrap().drained.more {}
         let (verified, fold) = attached.log().verify().unwrap();
         assert_eq!((verified.records, verified.broken_chains), (5, 0));
@@ -144,7 +151,10 @@ fn a_database_has_one_object_and_one_log() {
     assert_eq!(schema(&path), before);
     first.detach().unwrap();
     assert_eq!(schema(&path).len(), 1, "nothing of ours is left");
-    Attached::open(&path, &folder.path().join("b.log"), &id(), Tables::All, &clock()).unwrap().install().unwrap();
+    Attached::open(&path, &folder.path().join("b.log"), &id(), Tables::All, &clock())
+        .unwrap()
+        .install()
+        .unwrap();
     assert!(matches!(first.look(), Err(Error::DrainedElsewhere { .. })));
 }
 
@@ -165,7 +175,9 @@ fn a_log_that_is_older_than_a_trim_stops_and_says_so() {
         app.execute("INSERT INTO good VALUES (?1)", [n]).unwrap();
     }
     attached.look().unwrap();
-    let count = |app: &Connection| app.query_row("SELECT count(*) FROM _cdc_capture", [], |row| row.get::<_, i64>(0)).unwrap();
+    let count = |app: &Connection| {
+        app.query_row("SELECT count(*) FROM _cdc_capture", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
     assert!(attached.trim().unwrap() > 0);
     assert_eq!(count(&app), 1, "the row at the mark stays");
     assert_eq!(attached.trim().unwrap(), 0);
@@ -175,7 +187,10 @@ fn a_log_that_is_older_than_a_trim_stops_and_says_so() {
     let before = attached.log().tail();
     for _ in 0..2 {
         let rewound = attached.look();
-        assert!(matches!(&rewound, Err(Error::LogRewound { mark: 2, oldest, .. }) if *oldest > 400), "{rewound:?}");
+        assert!(
+            matches!(&rewound, Err(Error::LogRewound { mark: 2, oldest, .. }) if *oldest > 400),
+            "{rewound:?}"
+        );
         assert_eq!(attached.log().tail(), before);
     }
 }

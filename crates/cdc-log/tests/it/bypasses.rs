@@ -23,7 +23,8 @@ impl Bypassed {
         let path = folder.path().join("app.db");
         let app = Connection::open(&path).unwrap();
         app.execute_batch(SCHEMA).unwrap();
-        let mut attached = Attached::open(&path, &folder.path().join("log"), &id(), tables, &clock()).unwrap();
+        let mut attached =
+            Attached::open(&path, &folder.path().join("log"), &id(), tables, &clock()).unwrap();
         attached.install().unwrap();
         let mut this = Self { _folder: folder, app, attached, follower: Follower::default() };
         this.look(Reconciled::Never);
@@ -57,9 +58,11 @@ fn rebuild() -> String {
 }
 
 fn drop_our_triggers(app: &Connection) -> Vec<String> {
-    let sql = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '\\_cdc\\_%' ESCAPE '\\'";
+    let sql =
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '\\_cdc\\_%' ESCAPE '\\'";
     let mut statement = app.prepare(sql).unwrap();
-    let found = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
+    let found =
+        statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
     let (names, texts): (Vec<_>, Vec<_>) = found.map(Result::unwrap).unzip();
     names.iter().for_each(|name| app.execute_batch(&format!("DROP TRIGGER {name}")).unwrap());
     texts
@@ -113,11 +116,17 @@ fn every_alter_table_is_followed() {
         ("ALTER TABLE t RENAME COLUMN a TO \"a\"\"b\"", &["t", "other"]),
         ("ALTER TABLE t RENAME TO \"select\"", &["select", "other"]),
         ("DROP TABLE t", &["other"]),
-        ("DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (2, 'two', 5)", &["t"]),
+        (
+            "DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (2, 'two', 5)",
+            &["t"],
+        ),
         ("DROP TABLE t; CREATE VIEW t AS SELECT 1", &["other"]),
         ("CREATE TABLE fresh(x); INSERT INTO fresh VALUES (1), (1)", &["t", "fresh"]),
         ("CREATE UNIQUE INDEX i ON t(a)", &["t"]),
-        ("CREATE TABLE loose(a); INSERT INTO loose VALUES (1), (2), (3); DELETE FROM loose WHERE a < 3; VACUUM", &["loose"]),
+        (
+            "CREATE TABLE loose(a); INSERT INTO loose VALUES (1), (2), (3); DELETE FROM loose WHERE a < 3; VACUUM",
+            &["loose"],
+        ),
     ] {
         let mut world = Bypassed::new(Tables::All);
         world.app.execute_batch(sql).unwrap();
@@ -129,10 +138,15 @@ fn every_alter_table_is_followed() {
         let table = tables[0];
         let column: String = world
             .app
-            .query_row(&format!("SELECT name FROM pragma_table_info('{table}') WHERE pk = 0"), [], |row| row.get(0))
+            .query_row(&format!("SELECT name FROM pragma_table_info('{table}') WHERE pk = 0"), [], |row| {
+                row.get(0)
+            })
             .unwrap();
         let column = column.replace('"', "\"\"");
-        world.write(&format!("UPDATE \"{table}\" SET \"{column}\" = \"{column}\" || 'x'"), Reconciled::Allowed);
+        world.write(
+            &format!("UPDATE \"{table}\" SET \"{column}\" = \"{column}\" || 'x'"),
+            Reconciled::Allowed,
+        );
         assert_eq!(world.follower.reconciled, before, "{sql}: capture is healthy again");
         world.agrees(tables);
         if sql.starts_with("DROP TABLE t") && !tables.contains(&"t") {
@@ -156,7 +170,10 @@ fn row_ids_that_vacuum_renumbers_are_found() {
 fn making_other_tables_costs_no_comparison() {
     let mut world = Bypassed::new(Tables::Named(vec!["t".to_owned()]));
     let before = world.attached.log().tail();
-    world.write("CREATE TABLE a(x UNIQUE); CREATE INDEX i ON a(x); CREATE VIEW v AS SELECT 1", Reconciled::Never);
+    world.write(
+        "CREATE TABLE a(x UNIQUE); CREATE INDEX i ON a(x); CREATE VIEW v AS SELECT 1",
+        Reconciled::Never,
+    );
     assert!(!world.app.prepare("SELECT 1 FROM _cdc_capture WHERE op = 'B'").unwrap().exists([]).unwrap());
     assert_eq!(world.attached.log().tail(), before);
 }
@@ -195,7 +212,10 @@ fn a_user_trigger_made_after_ours_is_put_between_ours() {
             "CREATE TRIGGER hide AFTER UPDATE ON t BEGIN SELECT RAISE(IGNORE); END",
             "UPDATE t SET a = 'hidden' WHERE id = 1",
         ),
-        ("CREATE TRIGGER del AFTER DELETE ON t BEGIN INSERT INTO t VALUES (OLD.id, 'undead', 0); END", "DELETE FROM t"),
+        (
+            "CREATE TRIGGER del AFTER DELETE ON t BEGIN INSERT INTO t VALUES (OLD.id, 'undead', 0); END",
+            "DELETE FROM t",
+        ),
         (
             "CREATE TRIGGER chain BEFORE UPDATE ON t BEGIN UPDATE other SET v = v + 1; END",
             "UPDATE OR REPLACE t SET id = 1 WHERE id = 2",
@@ -223,9 +243,17 @@ fn a_gap_in_the_capture_rows_is_compared() {
         "DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)",
     ] {
         let mut world = Bypassed::new(Tables::All);
-        world.app.execute_batch("UPDATE t SET a = 'x'; UPDATE t SET b = 3 WHERE id = 2; DELETE FROM t WHERE id = 3;").unwrap();
+        world
+            .app
+            .execute_batch(
+                "UPDATE t SET a = 'x'; UPDATE t SET b = 3 WHERE id = 2; DELETE FROM t WHERE id = 3;",
+            )
+            .unwrap();
         world.app.execute_batch(delete).unwrap();
-        world.write("INSERT INTO t VALUES (8, 8, 8); INSERT INTO other VALUES ('y', 2); UPDATE other SET v = 3", Reconciled::Allowed);
+        world.write(
+            "INSERT INTO t VALUES (8, 8, 8); INSERT INTO other VALUES ('y', 2); UPDATE other SET v = 3",
+            Reconciled::Allowed,
+        );
         if delete.contains("= (SELECT max(seq) FROM") {
             // The newest rows taken away leave no gap: the next ones get their numbers. A comparison must be asked for.
             world.app.execute_batch("CREATE TRIGGER z AFTER INSERT ON t BEGIN SELECT 1; END").unwrap();

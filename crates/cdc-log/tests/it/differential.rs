@@ -58,12 +58,15 @@ fn refused(error: &rusqlite::Error, sql: &str, counts: &mut Counts) {
     let message = error.to_string();
     // A row id of 2^63-1 leaves no larger one.
     let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-    let expected = full || matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
-        || message.contains("ON CONFLICT clause does not match")
-        || message.contains("triggers nested too deep")
-        || message.contains("too many levels of trigger recursion")
-        || message.contains("integer overflow")
-        || message.contains("foreign key mismatch");
+    let expected =
+        full || matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch)
+        ) || message.contains("ON CONFLICT clause does not match")
+            || message.contains("triggers nested too deep")
+            || message.contains("too many levels of trigger recursion")
+            || message.contains("integer overflow")
+            || message.contains("foreign key mismatch");
     assert!(expected, "{message}\n{sql}");
     counts.refused += 1;
 }
@@ -86,14 +89,21 @@ impl Twin<'_> {
         self.conn.execute_batch("CREATE TABLE \"nobody's\"(x)").unwrap();
         for (at, table) in tables.iter().enumerate() {
             let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-            let all = |row: &str| columns.iter().map(|name| format!("{row}.{name}")).collect::<Vec<_>>().join(", ");
-            let events = [("INSERT", all("NEW")), ("UPDATE", all("OLD") + ", " + &all("NEW")), ("DELETE", all("OLD"))];
+            let all =
+                |row: &str| columns.iter().map(|name| format!("{row}.{name}")).collect::<Vec<_>>().join(", ");
+            let events =
+                [("INSERT", all("NEW")), ("UPDATE", all("OLD") + ", " + &all("NEW")), ("DELETE", all("OLD"))];
             for (event, rows) in events {
                 for time in ["BEFORE", "AFTER"] {
                     let rows = if columns.len() > 900 { "1" } else { &rows };
                     let write = "INSERT INTO \"nobody's\" VALUES (1)";
                     let head = format!("CREATE TRIGGER \"nothing {at} {event} {time}\" {time} {event}");
-                    self.conn.execute_batch(&format!("{head} ON {} BEGIN SELECT {rows}; {write}; END", table.quoted())).unwrap();
+                    self.conn
+                        .execute_batch(&format!(
+                            "{head} ON {} BEGIN SELECT {rows}; {write}; END",
+                            table.quoted()
+                        ))
+                        .unwrap();
                 }
             }
         }
@@ -123,7 +133,10 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
             let numbers = (conn.changes(), if same_rowid { conn.last_insert_rowid() } else { 0 });
             (outcomes[at].is_ok(), if done { numbers } else { (0, 0) }, conn.is_autocommit())
         };
-        if twin.alive && conn.last_insert_rowid() != twin.conn.last_insert_rowid() && conn.last_insert_rowid() > 1 << 40 {
+        if twin.alive
+            && conn.last_insert_rowid() != twin.conn.last_insert_rowid()
+            && conn.last_insert_rowid() > 1 << 40
+        {
             twin.alive = false;
             continue;
         }
@@ -132,7 +145,11 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
             break;
         }
         if twin.alive {
-            assert_eq!(seen(0), seen(1), "capture changed what the application sees: {statement}\n{outcomes:?}");
+            assert_eq!(
+                seen(0),
+                seen(1),
+                "capture changed what the application sees: {statement}\n{outcomes:?}"
+            );
         }
     }
     for conn in conns.iter().filter(|conn| !conn.is_autocommit()) {
@@ -195,7 +212,9 @@ fn attached_world(seed: u64, folder: &Path, counts: &mut Counts) {
     let transactions = if wide { 10 } else { 40 };
     for number in 0..transactions {
         if number == transactions / 2 {
-            for (_, text) in tables.iter().flat_map(|table| &table.triggers).enumerate().filter(|(at, _)| at % 3 == later) {
+            for (_, text) in
+                tables.iter().flat_map(|table| &table.triggers).enumerate().filter(|(at, _)| at % 3 == later)
+            {
                 conn.execute_batch(text).unwrap();
                 twin.conn.execute_batch(text).unwrap();
             }
@@ -229,7 +248,11 @@ fn attached_world(seed: u64, folder: &Path, counts: &mut Counts) {
 fn explain(check: impl FnOnce(), seed: u64, tables: &[Table], statements: &[String]) {
     if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
         for table in tables {
-            eprintln!("{:#?}\n{:#?}", table.sql.iter().map(|sql| sql.chars().take(2000).collect::<String>()).collect::<Vec<_>>(), table.triggers);
+            eprintln!(
+                "{:#?}\n{:#?}",
+                table.sql.iter().map(|sql| sql.chars().take(2000).collect::<String>()).collect::<Vec<_>>(),
+                table.triggers
+            );
         }
         eprintln!("seed {seed}; the last transaction:\n{statements:#?}");
         std::panic::resume_unwind(panic);

@@ -28,7 +28,8 @@ const STATEMENTS: [&str; 8] = [
 fn script(seed: u32, rounds: u32) -> String {
     let number = |round: u32| (round * 7919 + seed * 104_729) % 1000;
     let statement = |round: u32| {
-        STATEMENTS[usize::try_from(round).unwrap() % STATEMENTS.len()].replace("{n}", &number(round).to_string())
+        STATEMENTS[usize::try_from(round).unwrap() % STATEMENTS.len()]
+            .replace("{n}", &number(round).to_string())
     };
     (0..rounds).map(statement).collect::<Vec<_>>().join("\n")
 }
@@ -47,7 +48,8 @@ fn shell(database: &Path, script: &str, timeout_ms: u32) -> Child {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    writeln!(input, ".timeout {timeout_ms}\nPRAGMA trusted_schema=OFF;\nPRAGMA foreign_keys=ON;\n{script}").unwrap();
+    writeln!(input, ".timeout {timeout_ms}\nPRAGMA trusted_schema=OFF;\nPRAGMA foreign_keys=ON;\n{script}")
+        .unwrap();
     child
 }
 
@@ -128,7 +130,8 @@ fn a_writer_without_a_timeout_is_not_kept_out_by_quiet_looks() {
     let app = Connection::open(&path).unwrap();
     app.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
     app.execute_batch(SCHEMA).unwrap();
-    let mut attached = Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
+    let mut attached =
+        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
     attached.install().unwrap();
     app.busy_timeout(std::time::Duration::ZERO).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -157,7 +160,8 @@ fn a_look_leaves_no_files_behind_and_takes_none_away() {
     let app = Connection::open(&path).unwrap();
     app.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
     app.execute_batch(SCHEMA).unwrap();
-    let mut attached = Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
+    let mut attached =
+        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
     attached.install().unwrap();
     app.execute("INSERT INTO t VALUES (1, 1, 1)", []).unwrap();
     attached.look().unwrap();
@@ -178,7 +182,8 @@ fn a_look_while_the_application_holds_the_write_lock_reads_what_is_committed() {
     let app = Connection::open(&path).unwrap();
     app.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
     app.execute_batch(SCHEMA).unwrap();
-    let mut attached = Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
+    let mut attached =
+        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
     attached.install().unwrap();
     attached.look().unwrap();
     app.execute("INSERT INTO t VALUES (1, 1, 1)", []).unwrap();

@@ -17,7 +17,8 @@ fn triggers(create: &str) -> String {
     let path = folder.path().join("app.db");
     let app = Connection::open(&path).unwrap();
     app.execute_batch(create).unwrap();
-    let mut attached = Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
+    let mut attached =
+        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
     attached.install().unwrap();
     texts(&app, "type = 'trigger' OR name LIKE '\\_cdc\\_stash%' ESCAPE '\\'")
 }

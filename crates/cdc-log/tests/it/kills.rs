@@ -39,8 +39,10 @@ fn child() {
             let mut log = Log::open(folder.join("log"), &id(), &clock()).unwrap();
             loop {
                 let next = log.tail().sequence.get() + 1;
-                log.write(|tx| tx.execute_batch("INSERT INTO t(a) VALUES (1); UPDATE t SET a = a + 1 WHERE id % 7 = 0"))
-                    .unwrap();
+                log.write(|tx| {
+                    tx.execute_batch("INSERT INTO t(a) VALUES (1); UPDATE t SET a = a + 1 WHERE id % 7 = 0")
+                })
+                .unwrap();
                 println!("written {next}");
             }
         }
@@ -154,7 +156,10 @@ fn looks_and_trims_that_are_killed_lose_and_double_nothing() {
     let doubled: (i64, i64) = log.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     assert_eq!(doubled, (0, 0));
     eprintln!("{} records", attached.log().tail().sequence);
-    assert!(app.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get::<_, i64>(0)).unwrap() > 1, "something was trimmed");
+    assert!(
+        app.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get::<_, i64>(0)).unwrap() > 1,
+        "something was trimmed"
+    );
 }
 
 #[test]
@@ -169,13 +174,20 @@ fn writes_that_were_acknowledged_before_a_kill_are_in_the_log() {
         let child = start("write", folder.path());
         std::thread::sleep(Duration::from_millis(20 + 7 * round));
         let printed = kill(child);
-        let written = printed.iter().filter_map(|line| line.strip_prefix("written ")?.parse::<u64>().ok()).next_back();
+        let written =
+            printed.iter().filter_map(|line| line.strip_prefix("written ")?.parse::<u64>().ok()).next_back();
         let log = Log::open(&path, &id(), &clock()).unwrap();
         assert!(log.tail().sequence.get() >= written.unwrap_or_default());
         let (verified, fold) = log.verify().unwrap();
         assert_eq!(verified.broken_chains, 0);
         assert_eq!(log.compare_rows(&fold).unwrap(), None);
         let tagged = log.read(Sequence::ZERO, Limit { records: usize::MAX, bytes: usize::MAX }).unwrap();
-        assert!(tagged.iter().all(|record| record.body.change().unwrap().is_none_or(|c| c.tag != Some(Tag::Reconciled))));
+        assert!(
+            tagged.iter().all(|record| record
+                .body
+                .change()
+                .unwrap()
+                .is_none_or(|c| c.tag != Some(Tag::Reconciled)))
+        );
     }
 }

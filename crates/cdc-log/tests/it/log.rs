@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cdc_log::{Emit, Error, Limit, Link, Log, Save, Tables};
 use cdc_model::{
-    Body, ChangeBody, Cursor, Digest, Epoch, Filter, Mark, ObjectId, Operation, Origin, Position, Record, Sequence,
-    Timestamp,
+    Body, ChangeBody, Cursor, Digest, Epoch, Filter, Mark, ObjectId, Operation, Origin, Position, Record,
+    Sequence, Timestamp,
 };
 use rusqlite::Connection;
 use serde_json::json;
@@ -14,7 +14,9 @@ use serde_json::json;
 use crate::witness::{clock, folder, id};
 
 fn body(n: u64, bytes: usize) -> Body {
-    let after = serde_json::value::RawValue::from_string(format!("{{\"n\":{n},\"x\":\"{}\"}}", "x".repeat(bytes))).unwrap();
+    let after =
+        serde_json::value::RawValue::from_string(format!("{{\"n\":{n},\"x\":\"{}\"}}", "x".repeat(bytes)))
+            .unwrap();
     let mut body = ChangeBody::new(Operation::Insert, "things", n.to_string());
     body.after = Some(&after);
     body.to_body()
@@ -81,7 +83,8 @@ fn every_position_and_limit_reads_the_same_records() {
             let at = usize::try_from(after).unwrap();
             assert_eq!(log.position_at(Sequence::new(after)).unwrap(), positions[at], "{after}");
             for count in [0, 1, 2, 63, 64, 65, 500] {
-                let read = log.read(Sequence::new(after), Limit { records: count, bytes: usize::MAX }).unwrap();
+                let read =
+                    log.read(Sequence::new(after), Limit { records: count, bytes: usize::MAX }).unwrap();
                 assert_eq!(read, records[at..(at + count).min(200)], "{after} {count}");
             }
             let read = log.read(Sequence::new(after), Limit { records: 50, bytes: 0 }).unwrap();
@@ -93,15 +96,20 @@ fn every_position_and_limit_reads_the_same_records() {
 }
 
 #[test]
-fn a_digest_is_stored_at_every_64th_row_and_at_the_end_of_each_transaction() {
+fn a_digest_is_stored_at_every_64th_row_and_at_both_ends_of_each_transaction() {
     let folder = folder();
     let path = folder.path().join("log");
     let mut log = filled(&path, 130);
     log.transact(|log| log.append(Timestamp::ZERO, body(131, 1))).unwrap();
     let conn = Connection::open(&path).unwrap();
-    let mut statement = conn.prepare("SELECT sequence FROM _cdc_log WHERE digest IS NOT NULL ORDER BY 1").unwrap();
-    let found: Vec<u64> = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap().map(|n| u64::try_from(n.unwrap()).unwrap()).collect();
-    assert_eq!(found, [64, 128, 130, 131]);
+    let mut statement =
+        conn.prepare("SELECT sequence FROM _cdc_log WHERE digest IS NOT NULL ORDER BY 1").unwrap();
+    let found: Vec<u64> = statement
+        .query_map([], |row| row.get::<_, i64>(0))
+        .unwrap()
+        .map(|n| u64::try_from(n.unwrap()).unwrap())
+        .collect();
+    assert_eq!(found, [1, 64, 128, 130, 131]);
 }
 
 #[test]
@@ -112,7 +120,10 @@ fn below_the_floor_is_told_with_the_floor() {
     Connection::open(&path).unwrap().execute("DELETE FROM _cdc_log WHERE sequence <= 64", []).unwrap();
     assert_eq!(log.floor().unwrap(), Sequence::new(65));
     let refused = log.read(Sequence::new(63), Limit::default());
-    assert!(matches!(refused, Err(Error::BelowFloor { floor, .. }) if floor == Sequence::new(65)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::BelowFloor { floor, .. }) if floor == Sequence::new(65)),
+        "{refused:?}"
+    );
     assert_eq!(log.read(Sequence::new(64), Limit::default()).unwrap().len(), 36);
     let empty = open(&folder.path().join("empty"));
     assert_eq!((empty.floor().unwrap(), empty.tail()), (Sequence::new(1), Position::START));
@@ -157,12 +168,15 @@ fn a_checkpoint_advances_keeps_what_is_not_given_and_goes_back_only_by_force() {
     let path = folder.path().join("log");
     let mut log = filled(&path, 20);
     let at = |n: u64| Cursor { sequence: Sequence::new(n), timestamp: Timestamp::new(1), epoch: None };
-    let first = log.transact(|log| log.save_checkpoint("s", at(5), Some(json!({"k": [1]})), Save::Advance)).unwrap();
+    let first =
+        log.transact(|log| log.save_checkpoint("s", at(5), Some(json!({"k": [1]})), Save::Advance)).unwrap();
     assert_eq!((first.revision, first.cursor.epoch), (0, Some(log.epoch())));
     let second = log.transact(|log| log.save_checkpoint("s", at(9), None, Save::Advance)).unwrap();
     assert_eq!((second.created_at, &second.metadata), (first.created_at, &first.metadata));
     let back = log.transact(|log| log.save_checkpoint("s", at(4), None, Save::Advance));
-    assert!(matches!(back, Err(Error::CheckpointBackwards { at, to, .. }) if (at, to) == (Sequence::new(9), Sequence::new(4))));
+    assert!(
+        matches!(back, Err(Error::CheckpointBackwards { at, to, .. }) if (at, to) == (Sequence::new(9), Sequence::new(4)))
+    );
     let beyond = log.transact(|log| log.save_checkpoint("s", at(21), None, Save::Force));
     assert!(matches!(beyond, Err(Error::BeyondTail { .. })));
     let forced = log.transact(|log| log.save_checkpoint("s", at(4), Some(json!(null)), Save::Force)).unwrap();
@@ -196,7 +210,13 @@ fn a_failed_transaction_leaves_nothing_and_a_good_one_survives_reopening() {
     };
     let seen = |log: &mut Log| {
         let mark = log.transact(|log| log.origin_mark(&child(), epoch)).unwrap();
-        let parts = (log.tail(), mark, log.link(&child()).unwrap(), log.children().unwrap(), log.checkpoint("s").unwrap());
+        let parts = (
+            log.tail(),
+            mark,
+            log.link(&child()).unwrap(),
+            log.children().unwrap(),
+            log.checkpoint("s").unwrap(),
+        );
         let verdicts = log.verdicts(Sequence::ZERO, Sequence::new(10)).unwrap();
         (parts, log.stage_state("stage", "key").unwrap(), verdicts, log.counter("n").unwrap())
     };
@@ -227,7 +247,9 @@ fn a_failed_transaction_leaves_nothing_and_a_good_one_survives_reopening() {
     log.transact(|log| log.set_stage_state("stage", "key", None)).unwrap();
     assert_eq!(log.stage_state("stage", "key").unwrap(), None);
     let conn = Connection::open(&path).unwrap();
-    let letter: (i64, String) = conn.query_row("SELECT sequence, reason FROM _cdc_dead_letter", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let letter: (i64, String) = conn
+        .query_row("SELECT sequence, reason FROM _cdc_dead_letter", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
     assert_eq!(letter, (4, "why".to_owned()));
     log.verify().unwrap();
 }
@@ -345,7 +367,8 @@ fn a_deferred_constraint_that_fails_at_commit_is_an_ordinary_error() {
     let done = log.write(|tx| tx.execute("INSERT INTO child VALUES (42)", []));
     assert!(matches!(done, Err(Error::Sqlite(_))), "{done:?}");
     assert_eq!(log.tail(), before);
-    log.write(|tx| tx.execute_batch("INSERT INTO child VALUES (42); INSERT INTO parent VALUES (42)")).unwrap();
+    log.write(|tx| tx.execute_batch("INSERT INTO child VALUES (42); INSERT INTO parent VALUES (42)"))
+        .unwrap();
     assert_eq!(log.tail().sequence.since(before.sequence), 2);
     log.verify().unwrap();
 }
@@ -417,7 +440,8 @@ fn a_transaction_of_many_rows_is_drained_in_chunks_without_comparing() {
 fn emitted_documents_are_kept_as_they_are() {
     let folder = folder();
     let mut log = open(&folder.path().join("log"));
-    let before = json!({"id": "42", "customer": {"name": "Ada", "tier": "free"}, "tags": [1, 2], "a.b": 1, "n": null});
+    let before =
+        json!({"id": "42", "customer": {"name": "Ada", "tier": "free"}, "tags": [1, 2], "a.b": 1, "n": null});
     let after = json!({"id": "42", "customer": {"name": "Ada", "tier": "pro"}, "tags": [2], "a.b": 2, "n": 1.0, "new": {"x": []}});
     log.write(|tx| {
         tx.emit(&Emit::insert("orders", "42", &before)?.correlate("trace-\"1\""))?;
@@ -429,13 +453,17 @@ fn emitted_documents_are_kept_as_they_are() {
         tx.emit(&Emit::delete("nulls", "", &json!([null]))?)
     })
     .unwrap();
-    let events: Vec<_> = all(&log).iter().map(|record| record.event::<serde_json::Value>().unwrap().unwrap()).collect();
+    let events: Vec<_> =
+        all(&log).iter().map(|record| record.event::<serde_json::Value>().unwrap().unwrap()).collect();
     let paths: Vec<_> = events.iter().map(|event| event.change.changed_fields().to_vec()).collect();
     assert_eq!(paths[1], ["a\\.b", "customer.tier", "n", "new", "tags"]);
     assert_eq!((paths[2].len(), paths[5].clone()), (0, vec!["$".to_owned()]));
     assert_eq!(events[0].correlation_id.as_deref(), Some("trace-\"1\""));
     assert_eq!((events[1].change.before(), events[1].change.after()), (Some(&before), Some(&after)));
-    assert_eq!((events[4].change.after(), events[6].change.before()), (Some(&json!(null)), Some(&json!([null]))));
+    assert_eq!(
+        (events[4].change.after(), events[6].change.before()),
+        (Some(&json!(null)), Some(&json!([null])))
+    );
     for record in all(&log) {
         Body::parse(record.body.as_str()).unwrap();
     }
@@ -457,7 +485,11 @@ fn a_consumer_takes_every_record_exactly_once() {
     loop {
         calls += 1;
         let done = log.consume("s", limit, &Filter::default(), |_, records| {
-            if calls % 3 == 0 { Err(Error::GivenUp { reason: "a test".to_owned() }) } else { Ok(records.len()) }
+            if calls % 3 == 0 {
+                Err(Error::GivenUp { reason: "a test".to_owned() })
+            } else {
+                Ok(records.len())
+            }
         });
         match done {
             Ok(Some((_, records))) => taken += records,

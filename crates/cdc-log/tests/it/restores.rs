@@ -8,7 +8,7 @@ use cdc_log::{Attached, Error, Tables};
 use rusqlite::Connection;
 
 use crate::random::Random;
-use crate::witness::{Follower, Reconciled, assert_agrees, clock, folder, id};
+use crate::witness::{assert_agrees, clock, folder, id};
 
 const TABLES: [&str; 3] = ["kv", "notes", "loose"];
 
@@ -80,6 +80,18 @@ struct Counts {
     trims: u64,
     undone: u64,
     records: u64,
+}
+
+impl Counts {
+    const fn add(&mut self, other: &Self) {
+        self.writes += other.writes;
+        self.restores += other.restores;
+        self.rewinds += other.rewinds;
+        self.refused += other.refused;
+        self.trims += other.trims;
+        self.undone += other.undone;
+        self.records += other.records;
+    }
 }
 
 impl World {
@@ -246,10 +258,8 @@ impl World {
     }
 
     fn check(&mut self) {
-        let mut follower = Follower::default();
         let (verified, fold) = self.attached().log().verify().unwrap();
-        follower.follow(self.attached().log(), Reconciled::Allowed);
-        assert_eq!((verified.broken_chains, &follower.fold), (0, &fold));
+        assert_eq!(verified.first_broken, None);
         self.app();
         for table in TABLES {
             assert_agrees(self.app.as_ref().unwrap(), &fold, table);
@@ -279,7 +289,9 @@ fn history(seed: u64) -> Counts {
             17 | 18 => world.restore(),
             19 if world.random.one_in(3) => world.bulk(),
             20 => {
-                world.bulk();
+                if world.random.one_in(3) {
+                    world.bulk();
+                }
                 if !world.look() {
                     return world.counts;
                 }
@@ -305,24 +317,23 @@ fn history(seed: u64) -> Counts {
 
 #[test]
 fn after_any_restore_the_log_adds_up_to_the_tables_again() {
-    let histories: u64 = std::env::var("CDC_RESTORES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
+    let histories: u64 =
+        std::env::var("CDC_RESTORES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     let from: u64 = std::env::var("CDC_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let (begin, mut sum) = (Instant::now(), Counts::default());
-    for seed in from..from + histories {
-        let counts = match std::panic::catch_unwind(|| history(seed)) {
-            Ok(counts) => counts,
-            Err(panic) => {
-                eprintln!("history {seed}");
-                std::panic::resume_unwind(panic);
-            }
-        };
-        sum.writes += counts.writes;
-        sum.restores += counts.restores;
-        sum.rewinds += counts.rewinds;
-        sum.refused += counts.refused;
-        sum.trims += counts.trims;
-        sum.undone += counts.undone;
-        sum.records += counts.records;
-    }
-    eprintln!("{histories} histories: {sum:?} in {:?}", begin.elapsed());
+    let begin = Instant::now();
+    let mut sums = [Counts::default(); 2];
+    std::thread::scope(|scope| {
+        for (first, sum) in (from..).zip(&mut sums) {
+            scope.spawn(move || {
+                for seed in (first..from + histories).step_by(2) {
+                    let counts = std::panic::catch_unwind(|| history(seed)).unwrap_or_else(|panic| {
+                        eprintln!("history {seed}");
+                        std::panic::resume_unwind(panic)
+                    });
+                    sum.add(&counts);
+                }
+            });
+        }
+    });
+    eprintln!("{histories} histories: {sums:?} in {:?}", begin.elapsed());
 }

@@ -40,7 +40,17 @@ pub(crate) fn value(random: &mut Random) -> String {
 }
 
 fn or(random: &mut Random) -> &'static str {
-    random.pick(&["", "", "", " OR REPLACE", " OR REPLACE", " OR IGNORE", " OR FAIL", " OR ABORT", " OR ROLLBACK"])
+    random.pick(&[
+        "",
+        "",
+        "",
+        " OR REPLACE",
+        " OR REPLACE",
+        " OR IGNORE",
+        " OR FAIL",
+        " OR ABORT",
+        " OR ROLLBACK",
+    ])
 }
 
 fn condition(random: &mut Random, table: &Table) -> String {
@@ -71,10 +81,14 @@ fn insert(random: &mut Random, table: &Table) -> String {
     let row = |random: &mut Random| {
         let values: Vec<String> = columns
             .iter()
-            .map(|column| match Some(*column) == table.rowid || table.sql[0].contains(&format!("{column} INTEGER PRIMARY KEY")) {
-                true if random.one_in(4) => "NULL".to_owned(),
-                true => random.below(12).to_string(),
-                false => value(random),
+            .map(|column| {
+                match Some(*column) == table.rowid
+                    || table.sql[0].contains(&format!("{column} INTEGER PRIMARY KEY"))
+                {
+                    true if random.one_in(4) => "NULL".to_owned(),
+                    true => random.below(12).to_string(),
+                    false => value(random),
+                }
             })
             .collect();
         format!("({})", values.join(", "))
@@ -111,7 +125,13 @@ fn update(random: &mut Random, table: &Table) -> String {
     if let Some(rowid) = table.rowid.filter(|_| random.one_in(8)) {
         set.push(format!("{rowid} = {}", random.below(12)));
     }
-    format!("UPDATE{} {} SET {} WHERE {}", or(random), table.quoted(), set.join(", "), condition(random, table))
+    format!(
+        "UPDATE{} {} SET {} WHERE {}",
+        or(random),
+        table.quoted(),
+        set.join(", "),
+        condition(random, table)
+    )
 }
 
 /// One statement on one of the tables.
@@ -133,7 +153,8 @@ pub(crate) fn transaction(random: &mut Random, tables: &[Table]) -> Vec<String> 
             let inner: Vec<String> = (0..=random.below(3)).map(|_| statement(random, tables)).collect();
             statements.push("SAVEPOINT s".to_owned());
             statements.extend(inner);
-            statements.push(random.pick(&["RELEASE s", "ROLLBACK TO s", "ROLLBACK TO s; RELEASE s"]).to_owned());
+            statements
+                .push(random.pick(&["RELEASE s", "ROLLBACK TO s", "ROLLBACK TO s; RELEASE s"]).to_owned());
         } else {
             statements.push(statement(random, tables));
         }

@@ -43,8 +43,32 @@ const TABLE_NAMES: [&str; 12] =
     ["t", "select", "Ünï", "a\"b", "with space", "rowid", "n", "v0", "seq", "new", "it's", "x_y"];
 
 const COLUMN_NAMES: [&str; 26] = [
-    "a", "b", "c", "d", "v0", "v1", "n", "seq", "ts", "op", "tbl", "nonce", "rowid", "oid", "_rowid_", "_cdc_t",
-    "a\"\"b", "naïve", "order", "NEW", "old", "key", "with space", "x.y", "_cdc_stash_1", "it's",
+    "a",
+    "b",
+    "c",
+    "d",
+    "v0",
+    "v1",
+    "n",
+    "seq",
+    "ts",
+    "op",
+    "tbl",
+    "nonce",
+    "rowid",
+    "oid",
+    "_rowid_",
+    "_cdc_t",
+    "a\"\"b",
+    "naïve",
+    "order",
+    "NEW",
+    "old",
+    "key",
+    "with space",
+    "x.y",
+    "_cdc_stash_1",
+    "it's",
 ];
 
 const TYPES: [&str; 8] = ["", "INTEGER", "TEXT", "REAL", "NUMERIC", "BLOB", "VARCHAR(10)", "ANY"];
@@ -124,7 +148,8 @@ pub(crate) fn table(random: &mut Random, at: usize, parent: Option<&Table>, widt
     }
     let autoincrement = b.declared.first().is_some_and(|text| text.ends_with("AUTOINCREMENT"));
     let without_rowid = without_rowid_possible && !autoincrement && b.random.one_in(3);
-    let others = width.unwrap_or_else(|| if b.random.one_in(8) { 20 + b.random.below(20) } else { 1 + b.random.below(5) });
+    let others = width
+        .unwrap_or_else(|| if b.random.one_in(8) { 20 + b.random.below(20) } else { 1 + b.random.below(5) });
     let mut plain = Vec::new();
     for other in 0..others {
         let decl = b.decl();
@@ -141,7 +166,9 @@ pub(crate) fn table(random: &mut Random, at: usize, parent: Option<&Table>, widt
         let extra = if strict && extra.contains("DEFAULT") { "" } else { extra };
         plain.push(b.column(&format!("{decl}{extra}")));
     }
-    if let Some(parent) = parent.filter(|parent| parent.key.len() == 1 && !parent.sql[0].contains("PRIMARY KEY(")) {
+    if let Some(parent) =
+        parent.filter(|parent| parent.key.len() == 1 && !parent.sql[0].contains("PRIMARY KEY("))
+    {
         let action = b.random.pick(&[
             "ON DELETE CASCADE ON UPDATE CASCADE",
             "ON DELETE SET NULL",

@@ -109,7 +109,16 @@ fn folded_rows(fold: &Fold, table: &str) -> Rows {
 pub(crate) fn assert_agrees(conn: &Connection, fold: &Fold, table: &str) {
     let (live, folded) = (live_rows(conn, table), folded_rows(fold, table));
     if live != folded {
-        let only = |a: &Rows, b: &Rows| a.iter().filter(|(row, n)| b.get(*row) != Some(n)).map(|(row, n)| format!("{n} x {row}")).collect::<Vec<_>>();
-        panic!("table {table}\nonly live: {:#?}\nonly folded: {:#?}", only(&live, &folded), only(&folded, &live));
+        let only = |a: &Rows, b: &Rows| {
+            a.iter()
+                .filter(|(row, n)| b.get(*row) != Some(n))
+                .map(|(row, n)| format!("{n} x {row}"))
+                .collect::<Vec<_>>()
+        };
+        panic!(
+            "table {table}\nonly live: {:#?}\nonly folded: {:#?}",
+            only(&live, &folded),
+            only(&folded, &live)
+        );
     }
 }

@@ -37,7 +37,8 @@ async fn every_ancestor_gets_every_event_once_in_its_origins_order_also_after_a_
                 theirs.clone().map(place).collect::<Vec<_>>(),
                 own.iter().map(place).collect::<Vec<_>>()
             );
-            let route: Vec<_> = theirs.clone().next_back().unwrap().origin.route().iter().map(|id| id.short()).collect();
+            let route: Vec<_> =
+                theirs.clone().next_back().unwrap().origin.route().iter().map(|id| id.short()).collect();
             assert_eq!(route, [tenant.id().short(), "crm.headless.ly", "headless.ly"]);
         }
         cdc.shutdown(Deadline::secs(20)).await.unwrap();
