@@ -155,8 +155,8 @@ impl Side for BareAppend {
         let Batch { records, .. } = self.workload.next(self.options.rows)?;
         let own = Origin::new(object("parent")?, EPOCH, Vec::new());
         let (per_transaction, newest) = (self.options.per_transaction, self.options.rows - 1);
-        let at_an_end =
-            |row: u32| row % per_transaction == 0 || (row + 1) % per_transaction == 0 || row == newest;
+        let ends = |row: u32| row.is_multiple_of(per_transaction);
+        let at_an_end = |row| ends(row) || ends(row + 1) || row == newest;
         self.rows =
             (0..).zip(records).map(|(row, record)| self.stored(record, &own, at_an_end(row))).collect();
         Ok(())

@@ -14,6 +14,7 @@
 mod bad_input;
 mod bypasses;
 mod differential;
+mod drains;
 mod foreign;
 mod formats;
 mod kills;
