@@ -307,14 +307,17 @@ impl Attached {
         let Some(mark) = drain::mark(&self.log.conn)? else {
             return Ok(0);
         };
-        let user = open_database(&self.database)?;
-        user.busy_timeout(Duration::ZERO)?;
-        let trimmed = self.trim_at(&user, mark);
-        user.close().map_err(|(_, error)| error)?;
-        match trimmed {
+        match self.trim_once(mark) {
             Err(error) if error.is_busy() => Ok(0),
             other => other,
         }
+    }
+
+    fn trim_once(&mut self, mark: CaptureRow) -> Result<u64> {
+        let user = open_waiting(&self.database, Duration::ZERO)?;
+        let trimmed = self.trim_at(&user, mark);
+        user.close().map_err(|(_, error)| error)?;
+        trimmed
     }
 
     fn trim_at(&mut self, user: &Connection, mark: CaptureRow) -> Result<u64> {
@@ -411,6 +414,11 @@ fn trim_in(user: &Connection, mark: CaptureRow, upto: i64, count: i64) -> Result
 
 /// Opens a foreign database for one look. It must exist, be writable, UTF-8 and on a local disk.
 fn open_database(path: &Path) -> Result<Connection> {
+    open_waiting(path, store::BUSY_TIMEOUT)
+}
+
+/// As [`open_database`], waiting so long for another process's lock.
+fn open_waiting(path: &Path, timeout: Duration) -> Result<Connection> {
     let canonical = path.canonicalize().map_err(|_error| Error::NotFound { path: path.to_owned() })?;
     if let Some(kind) = network_file_system(&canonical) {
         return Err(Error::NetworkFileSystem { path: path.to_owned(), kind });
@@ -424,7 +432,7 @@ fn open_database(path: &Path) -> Result<Connection> {
         _ => Error::Sqlite(error),
     };
     let user = Connection::open_with_flags(path, flags).map_err(named)?;
-    user.busy_timeout(store::BUSY_TIMEOUT)?;
+    user.busy_timeout(timeout)?;
     let encoding: String = user.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(named)?;
     if encoding != "UTF-8" {
         return Err(Error::Utf16 { path: path.to_owned() });

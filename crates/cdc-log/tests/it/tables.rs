@@ -177,8 +177,14 @@ pub(crate) fn table(random: &mut Random, at: usize, parent: Option<&Table>, widt
         let decl = if strict { "ANY" } else { "" };
         b.column(&format!("{decl} REFERENCES {}({}) {action}", parent.quoted(), parent.key[0]));
     }
-    if b.random.one_in(4) {
-        let of = plain[b.random.below(plain.len())].clone();
+    // A generated column of a NOT NULL column with a default is a hole: its value in NEW is not the one it gets when
+    // REPLACE puts the default in the place of NULL.
+    let nullable: Vec<&String> = plain
+        .iter()
+        .filter(|name| !b.declared.iter().any(|text| text.starts_with(*name) && text.contains("DEFAULT")))
+        .collect();
+    if !nullable.is_empty() && b.random.one_in(4) {
+        let of = nullable[b.random.below(nullable.len())].clone();
         b.generated(&of);
     }
     let quoted = quoted(&name);
@@ -233,7 +239,14 @@ pub(crate) fn trigger(random: &mut Random, table: &Table, audit: &Table, at: usi
         "AFTER DELETE ON {t} BEGIN INSERT OR REPLACE INTO {audit}({a}) VALUES (OLD.{c}); END",
         "BEFORE UPDATE ON {t} BEGIN DELETE FROM {audit} WHERE {a} IS OLD.{c}; END",
     ];
-    let text = random.pick(if audit.name == table.name { &texts[..6] } else { &texts });
+    // SQLite may keep what a statement deleted although a cascade that a trigger stopped makes it fail.
+    let cascades = table.sql[0].contains("REFERENCES");
+    let possible: Vec<&str> = texts
+        .into_iter()
+        .filter(|text| !(cascades && text.contains("RAISE(IGNORE)")))
+        .filter(|text| audit.name != table.name || !text.contains("{audit}"))
+        .collect();
+    let text = random.pick(&possible);
     let text = text.replace("{t}", &t).replace("{c}", c).replace("{audit}", &audit_name).replace("{a}", a);
     format!("CREATE TRIGGER \"user {at}\" {}", text.replace("{found}", &found))
 }
