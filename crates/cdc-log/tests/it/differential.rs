@@ -140,7 +140,10 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
             twin.alive = false;
             continue;
         }
-        let typed = |outcome: &Result<_, String>| outcome.as_ref().is_err_and(|e| e.contains("cannot store"));
+        // Without a row id left, SQLite may end the whole transaction or only the statement.
+        let typed = |outcome: &Result<_, String>| {
+            outcome.as_ref().is_err_and(|e| e.contains("cannot store") || e.contains("database or disk is full"))
+        };
         if twin.alive && outcomes.iter().any(typed) {
             break;
         }

@@ -166,16 +166,16 @@ pub(crate) fn table(random: &mut Random, at: usize, parent: Option<&Table>, widt
         let extra = if strict && extra.contains("DEFAULT") { "" } else { extra };
         plain.push(b.column(&format!("{decl}{extra}")));
     }
-    if let Some(parent) =
-        parent.filter(|parent| parent.key.len() == 1 && !parent.sql[0].contains("PRIMARY KEY("))
-    {
+    // Of the same affinity as the parent's key: otherwise SQLite finds a row's parent but not a parent's rows, and
+    // keeps what a statement deleted although it fails.
+    let integer = |parent: &&Table| parent.sql[0].contains(" INTEGER PRIMARY KEY");
+    if let Some(parent) = parent.filter(integer) {
         let action = b.random.pick(&[
             "ON DELETE CASCADE ON UPDATE CASCADE",
             "ON DELETE SET NULL",
             "ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED",
         ]);
-        let decl = if strict { "ANY" } else { "" };
-        b.column(&format!("{decl} REFERENCES {}({}) {action}", parent.quoted(), parent.key[0]));
+        b.column(&format!("INTEGER REFERENCES {}({}) {action}", parent.quoted(), parent.key[0]));
     }
     // A generated column of a NOT NULL column with a default is a hole: its value in NEW is not the one it gets when
     // REPLACE puts the default in the place of NULL.
