@@ -273,8 +273,9 @@ fn install_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
     conn.execute_batch(&triggers.stash.1)?;
     let users = users.iter().map(|(_, text, _)| text);
     let ours =
-        |triggers: &[(String, String)]| triggers.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>();
-    for text in ours(&triggers.before).iter().chain(users).chain(&ours(&triggers.after)) {
+        [&triggers.on_stash, &triggers.before, &triggers.after].map(|own| own.iter().map(|(_, text)| text));
+    let [on_stash, before, after] = ours;
+    for text in on_stash.chain(before).chain(users).chain(after) {
         conn.execute_batch(text)?;
     }
     Ok(())
@@ -339,9 +340,13 @@ fn is_healthy(conn: &Connection, captured: &CapturedTable, shape: &Shape) -> Res
     let prefix = format!("_cdc_{}_", captured.id);
     let found = triggers_on(conn, &shape.table)?;
     let (ours, users): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, ..)| name.starts_with(&prefix));
-    let texts = |triggers: &[(String, String)]| triggers.to_vec();
-    let wanted = [texts(&expected.before), texts(&expected.after)].concat();
-    if ours.iter().map(|(name, text, _)| (name.clone(), text.clone())).collect::<Vec<_>>() != wanted {
+    let are = |found: &[(String, String, i64)], wanted: [&[(String, String)]; 2]| {
+        let found = found.iter().map(|(name, text, _)| (name, text));
+        found.eq(wanted.concat().iter().map(|(name, text)| (name, text)))
+    };
+    if !are(&ours, [&expected.before, &expected.after])
+        || !are(&triggers_on(conn, &expected.stash.0)?, [&expected.on_stash, &[]])
+    {
         return Ok(false);
     }
     let place = |at: usize| ours.get(at).map(|(_, _, place)| *place);

@@ -142,7 +142,9 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
         }
         // Without a row id left, SQLite may end the whole transaction or only the statement.
         let typed = |outcome: &Result<_, String>| {
-            outcome.as_ref().is_err_and(|e| e.contains("cannot store") || e.contains("database or disk is full"))
+            outcome
+                .as_ref()
+                .is_err_and(|e| e.contains("cannot store") || e.contains("database or disk is full"))
         };
         if twin.alive && outcomes.iter().any(typed) {
             break;
