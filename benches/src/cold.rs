@@ -40,7 +40,15 @@ pub fn cold_sides(rows: u32) -> Result<Vec<Box<dyn Side>>> {
         };
         let through = records.iter().fold(after, step);
         let (sender, epoch, records) = (hot.log.id().clone(), hot.log.epoch(), records.to_vec());
-        runtime.block_on(archive.append(&Batch { sender, generation: 1, epoch, after, through, records }))?;
+        runtime.block_on(archive.append(&Batch {
+            sender,
+            generation: 1,
+            epoch,
+            after,
+            through,
+            records,
+            kept_back: 0,
+        }))?;
         after = through;
     }
     let cold = ColdRead { runtime, archive, _folder: folder };

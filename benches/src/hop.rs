@@ -95,6 +95,7 @@ impl Hop {
             after: slice.after,
             through: slice.through,
             records: slice.records,
+            kept_back: slice.kept_back,
         })
     }
 

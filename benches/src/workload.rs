@@ -366,6 +366,7 @@ impl Batches {
             after,
             through: self.at,
             records,
+            kept_back: 0,
         })
     }
 }

@@ -15,7 +15,7 @@ pub enum Mutant {
     GenerationNotSaved,
     /// The network swaps two records of a batch.
     SwappedRecords,
-    /// The network takes a record out of a batch.
+    /// The network takes a record out of a batch and counts it as kept back.
     LostRecord,
     /// The child comes back from an older copy of its files.
     RewoundChild,

@@ -106,7 +106,10 @@ impl Network {
         {
             match self.mutant {
                 Some(Mutant::SwappedRecords) => batch.records.swap(0, 1),
-                Some(Mutant::LostRecord) => drop(batch.records.remove(1)),
+                Some(Mutant::LostRecord) => {
+                    batch.records.remove(1);
+                    batch.kept_back += 1;
+                }
                 _ => {}
             }
         }

@@ -1,7 +1,7 @@
 use std::error::Error as StdError;
 use std::io::ErrorKind;
 
-use cdc_model::{Mark, ObjectId, Sequence};
+use cdc_model::{Mark, ObjectId, Remedy, Sequence};
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -179,24 +179,6 @@ pub enum Error {
     },
 }
 
-/// What the caller does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Remedy {
-    /// The same call may succeed later.
-    Retry,
-    /// Another writer is ahead: take the new watermark and cut the batch after it.
-    Recut,
-    /// Stop sending: the two logs differ, or an operator must decide.
-    Fenced,
-    /// Change what was asked for: the location, its permissions or the batch.
-    FixRequest,
-    /// The stored table is damaged: restore it.
-    Restore,
-    /// A fault of this program.
-    Bug,
-}
-
 impl Error {
     /// What to do about it.
     #[must_use]
@@ -205,9 +187,7 @@ impl Error {
             Self::Storage { retryable: true, .. } | Self::Unclear { .. } | Self::Contended { .. } => {
                 Remedy::Retry
             }
-            Self::Refused { source: cdc_model::Refusal::NotAtMark { .. }, .. } => Remedy::Recut,
-            Self::Refused { source: cdc_model::Refusal::Malformed { .. }, .. } => Remedy::FixRequest,
-            Self::Refused { .. } => Remedy::Fenced,
+            Self::Refused { source, .. } => source.remedy(),
             Self::UnsupportedLocation { .. }
             | Self::NotFound { .. }
             | Self::NotATable { .. }

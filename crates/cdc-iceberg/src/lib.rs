@@ -37,7 +37,7 @@
 //! };
 //! let through = Position { sequence: record.sequence, digest: record.digest(Position::START.digest) };
 //! let records = vec![record.clone()];
-//! let batch = Batch { sender: id, generation: 1, epoch, after: Position::START, through, records };
+//! let batch = Batch { sender: id, generation: 1, epoch, after: Position::START, through, records, kept_back: 0 };
 //! archive.append(&batch).await?;
 //!
 //! assert_eq!(archive.watermark(), Some(Mark::at(epoch, through)));
@@ -53,7 +53,7 @@ mod data_file;
 mod decode;
 mod encode;
 mod error;
-pub use error::{Error, Remedy, Result};
+pub use error::{Error, Result};
 mod iceberg_io;
 mod location;
 pub use location::Location;

@@ -192,7 +192,15 @@ mod tests {
         };
         let through = Position { sequence: Sequence::new(1), digest: record.digest(Position::START.digest) };
         let records = vec![record];
-        let batch = Batch { sender: id, generation: 1, epoch, after: Position::START, through, records };
+        let batch = Batch {
+            sender: id,
+            generation: 1,
+            epoch,
+            after: Position::START,
+            through,
+            records,
+            kept_back: 0,
+        };
         archive.append(&batch).await.unwrap();
 
         let files = crate::snapshot::data_files(archive.storage(), archive.table()).await.unwrap();

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use cdc_model::{ObjectId, Sequence};
+use cdc_model::{ObjectId, Remedy, Sequence};
 
 /// What an operation of this crate gives back.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -158,5 +158,43 @@ impl Error {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
         matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
             if matches!(error.code, DatabaseBusy | DatabaseLocked))
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Sqlite(error) => remedy_of(error),
+            Self::Poisoned => Remedy::Retry,
+            Self::NotFound { .. }
+            | Self::NotADatabase { .. }
+            | Self::NotWritable { .. }
+            | Self::NetworkFileSystem { .. }
+            | Self::Utf16 { .. }
+            | Self::UnknownTable { .. }
+            | Self::UnsupportedTable { .. }
+            | Self::AnotherObject { .. }
+            | Self::BeyondTail { .. }
+            | Self::CheckpointBackwards { .. }
+            | Self::NotAllowed { .. }
+            | Self::TransactionGone
+            | Self::GivenUp { .. } => Remedy::FixRequest,
+            Self::DrainedElsewhere { .. } => Remedy::Fenced,
+            Self::Value(_) | Self::LogRewound { .. } | Self::Corrupt { .. } | Self::BelowFloor { .. } => {
+                Remedy::Restore
+            }
+        }
+    }
+}
+
+/// What to do about what SQLite says: locks, memory and full disks pass, damage does not.
+fn remedy_of(error: &rusqlite::Error) -> Remedy {
+    use rusqlite::ErrorCode::{
+        DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory, SystemIoFailure,
+    };
+    match error.sqlite_error_code() {
+        Some(DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | SystemIoFailure) => Remedy::Retry,
+        Some(DatabaseCorrupt | NotADatabase) => Remedy::Restore,
+        _ => Remedy::FixRequest,
     }
 }

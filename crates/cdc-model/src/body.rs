@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,8 +11,9 @@ use crate::{BodyColumns, DerivedFrom, Error, Operation, Tag, Transaction, json};
 ///
 /// Place, time, origin and route stand beside it in the [`Record`](crate::Record). Of an update of a captured
 /// row it keeps only the changed columns of `before` (member `was`); [`ChangeBody::full_before`] gives the whole.
+/// Clones share the text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Body(Box<str>);
+pub struct Body(Arc<str>);
 
 /// The decoded members of a change's body, borrowed from its text.
 #[derive(Clone, Debug, Deserialize)]
@@ -304,7 +306,7 @@ impl Body {
 
     /// Takes a body that this project stored or rendered itself. It is decoded on demand.
     #[must_use]
-    pub fn from_stored(text: impl Into<Box<str>>) -> Self {
+    pub fn from_stored(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 

@@ -20,13 +20,16 @@ pub struct Batch {
     pub through: Position,
     /// The records in between that passed, strictly increasing.
     pub records: Vec<Record>,
+    /// How many positions of the range a filter or stage kept back: with the records they fill it, so that a record
+    /// that is lost on the way is not taken for a filtered one.
+    pub kept_back: u64,
 }
 
 impl Batch {
     /// Whether no position of the range was filtered away.
     #[must_use]
-    pub fn is_dense(&self) -> bool {
-        u64::try_from(self.records.len()) == Ok(self.through.sequence.since(self.after.sequence))
+    pub const fn is_dense(&self) -> bool {
+        self.kept_back == 0
     }
 
     /// The mark once this batch is taken.
@@ -91,6 +94,12 @@ pub enum Refusal {
         /// The circle, from the receiver up to the receiver.
         circle: Vec<ObjectId>,
     },
+    /// The chain of objects would be too long. The link stops.
+    #[error("the chain would be deeper than {depth_max} objects")]
+    TooDeep {
+        /// The most objects a chain may have.
+        depth_max: usize,
+    },
     /// The batch contradicts itself. A bug or an attack; the link stops.
     #[error("the batch is malformed: {reason}")]
     Malformed {
@@ -154,6 +163,10 @@ fn check_shape(batch: &Batch) -> Result<(), Refusal> {
     let malformed = |reason: &str| Err(Refusal::Malformed { reason: reason.to_owned() });
     if batch.through.sequence < batch.after.sequence {
         return malformed("it ends before it begins");
+    }
+    let records = u64::try_from(batch.records.len()).unwrap_or(u64::MAX);
+    if records.checked_add(batch.kept_back) != Some(batch.through.sequence.since(batch.after.sequence)) {
+        return malformed("its records and those kept back do not fill its range");
     }
     if batch.through.sequence == batch.after.sequence && batch.through.digest != batch.after.digest {
         return malformed("an empty range changes the digest");

@@ -57,5 +57,7 @@ mod position;
 pub use position::{Cursor, Sequence, Timestamp};
 mod record;
 pub use record::{Origin, Record};
+mod remedy;
+pub use remedy::Remedy;
 mod value;
 pub use value::{Value, ValueRef, row_from_json};

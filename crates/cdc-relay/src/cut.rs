@@ -29,6 +29,8 @@ pub struct Slice {
     pub through: Position,
     /// The records that passed.
     pub records: Vec<Record>,
+    /// How many rows did not.
+    pub kept_back: u64,
 }
 
 /// Reads a [`Cut`]: takes rows in order, filters them and runs the digest over all of them.
@@ -50,6 +52,7 @@ pub struct Cutter {
     cut: Cut,
     through: Position,
     records: Vec<Record>,
+    kept_back: u64,
     bytes: usize,
     is_complete: bool,
 }
@@ -58,7 +61,7 @@ impl Cutter {
     /// Begins a cut.
     #[must_use]
     pub const fn new(cut: Cut) -> Self {
-        Self { through: cut.after, cut, records: Vec::new(), bytes: 0, is_complete: false }
+        Self { through: cut.after, cut, records: Vec::new(), kept_back: 0, bytes: 0, is_complete: false }
     }
 
     /// The last row taken; the next must follow it.
@@ -90,6 +93,8 @@ impl Cutter {
             }
             self.bytes = bytes;
             self.records.push(row);
+        } else {
+            self.kept_back += 1;
         }
         Ok(self.advance(at, digest))
     }
@@ -104,13 +109,15 @@ impl Cutter {
             return Ok(ControlFlow::Break(()));
         }
         self.check_next(row.sequence)?;
+        self.kept_back += 1;
         Ok(self.advance(row.sequence, row.digest(self.through.digest)))
     }
 
     /// What was found so far.
     #[must_use]
     pub fn finish(self) -> Slice {
-        Slice { after: self.cut.after, through: self.through, records: self.records }
+        let Self { cut, through, records, kept_back, .. } = self;
+        Slice { after: cut.after, through, records, kept_back }
     }
 
     fn check_next(&self, found: Sequence) -> Result<(), Error> {

@@ -1,8 +1,9 @@
-use cdc_model::{Refusal, Sequence};
+use cdc_model::{Remedy, Sequence};
 
 use crate::Stop;
 
-/// What went wrong in a machine's own inputs. What the other side says is a [`Refusal`] or a [`Stop`].
+/// What went wrong in a machine's own inputs. What the other side says is a [`Refusal`](cdc_model::Refusal) or a
+/// [`Stop`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -45,21 +46,6 @@ pub enum Error {
     NothingToGrant,
 }
 
-/// What to do about an [`Error`] or a [`Stop`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// Try the same again later.
-    Retry,
-    /// Another link or epoch has taken over; this one must not go on.
-    Fenced,
-    /// Change what was asked: a setting, a parent, a filter.
-    FixRequest,
-    /// Data is gone or differs; an operator restores, rebuilds or declares a hole.
-    Restore,
-    /// A mistake in this project or a peer that does not speak the protocol.
-    Bug,
-}
-
 impl Error {
     /// What to do about it.
     #[must_use]
@@ -78,18 +64,5 @@ impl Error {
             Self::Gap { expected: at, .. } | Self::Row { at, .. } => Some(Stop::LogChanged { at: *at }),
             Self::Setting { .. } | Self::StageState { .. } | Self::NothingToGrant => None,
         }
-    }
-}
-
-/// What a sender whose receiver refused does about it.
-pub(crate) const fn remedy_of(refusal: &Refusal) -> Remedy {
-    match refusal {
-        Refusal::NotAtMark { .. } | Refusal::Busy => Remedy::Retry,
-        Refusal::Fenced { .. } | Refusal::Superseded { .. } => Remedy::Fenced,
-        Refusal::Diverged { .. } | Refusal::NotGranted { .. } | Refusal::ParentLostState { .. } => {
-            Remedy::Restore
-        }
-        Refusal::Cycle { .. } | Refusal::UnknownObject { .. } => Remedy::FixRequest,
-        Refusal::Malformed { .. } | _ => Remedy::Bug,
     }
 }

@@ -71,7 +71,7 @@ pub use action::{Action, RequestId};
 mod cut;
 pub use cut::{Cut, Cutter, Slice};
 mod error;
-pub use error::{Error, Remedy};
+pub use error::Error;
 mod forwarded;
 pub use forwarded::Forwarded;
 mod link;

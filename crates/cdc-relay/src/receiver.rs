@@ -86,8 +86,8 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Cycle`], [`Refusal::Superseded`], [`Refusal::ParentLostState`], a refusal of the epoch, or
-    /// [`Refusal::Malformed`] when the chain would be too deep. Nothing may be stored then.
+    /// [`Refusal::Cycle`], [`Refusal::TooDeep`], [`Refusal::Superseded`], [`Refusal::ParentLostState`], or a refusal
+    /// of the epoch. Nothing may be stored then.
     pub fn greet(&self, link: Option<&Inbound>, hello: &Hello) -> Result<Inbound, Refusal> {
         self.check_chain(&hello.sender)?;
         let fresh = Inbound { generation: 0, session: hello.session, mark: None };
@@ -253,6 +253,7 @@ fn check_claim(mark: &Mark, hello: &Hello) -> Result<(), Refusal> {
         after: mark.position(),
         through: mark.position(),
         records: Vec::new(),
+        kept_back: 0,
     };
     cdc_model::admit(&here, Some(mark))?;
     if hello.tail.sequence == mark.sequence && hello.tail.digest != mark.digest {
@@ -261,6 +262,6 @@ fn check_claim(mark: &Mark, hello: &Hello) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn too_deep() -> Refusal {
-    Refusal::Malformed { reason: format!("the chain would be deeper than {DEPTH_MAX} objects") }
+const fn too_deep() -> Refusal {
+    Refusal::TooDeep { depth_max: DEPTH_MAX }
 }

@@ -158,6 +158,7 @@ struct Ready {
     after: Position,
     through: Position,
     records: Vec<Record>,
+    kept_back: u64,
 }
 
 impl Sender {
@@ -289,7 +290,10 @@ impl Sender {
             self.held_at.get_or_insert(self.seen_at);
         } else {
             self.held_at = None;
-            self.ready = Some(Ready { after: self.sent_to(), through, records: slice.records });
+            let after = self.sent_to();
+            // Of what was held before this slice nothing passed.
+            let kept_back = slice.after.sequence.since(after.sequence) + slice.kept_back;
+            self.ready = Some(Ready { after, through, records: slice.records, kept_back });
         }
         self.seen_at = now;
     }

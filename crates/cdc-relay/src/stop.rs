@@ -1,7 +1,6 @@
-use cdc_model::{Position, Refusal, Sequence};
+use cdc_model::{Position, Refusal, Remedy, Sequence};
 
-use crate::error::remedy_of;
-use crate::{DEPTH_MAX, Remedy};
+use crate::DEPTH_MAX;
 
 /// Why a link does not go on by itself. It is reported, local writes go on, and nothing was skipped or doubled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +76,7 @@ impl Stop {
             | Self::LogChanged { .. } => Remedy::Restore,
             Self::TooDeep { .. } | Self::Ended => Remedy::FixRequest,
             Self::BadAnswer { .. } => Remedy::Bug,
-            Self::Refused(refusal) => remedy_of(refusal),
+            Self::Refused(refusal) => refusal.remedy(),
         }
     }
 }

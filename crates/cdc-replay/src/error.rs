@@ -1,4 +1,4 @@
-use cdc_model::{Cursor, Sequence};
+use cdc_model::{Cursor, Remedy, Sequence};
 
 /// What an operation of this crate gives back.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -75,19 +75,6 @@ pub enum Error {
     /// Documents cannot be folded from only some of their operations.
     #[error("a fold needs every operation of a document; filter by collection or source only")]
     FoldByOperation,
-}
-
-/// What to do about an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// Try the same again later.
-    Retry,
-    /// Change what was asked: the cursor, the end or the filter.
-    FixRequest,
-    /// Data is gone or differs; decide whether to restore it or to go on at [`Error::go_on_after`].
-    Restore,
-    /// A mistake in a [`Source`](crate::Source).
-    Bug,
 }
 
 impl Error {

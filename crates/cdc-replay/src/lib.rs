@@ -58,7 +58,7 @@
 mod audit;
 pub use audit::{Audit, FINDINGS_MAX, Finding, audit};
 mod error;
-pub use error::{Error, Remedy, Result};
+pub use error::{Error, Result};
 mod fold;
 pub use fold::{Break, Folded, fold};
 mod page;

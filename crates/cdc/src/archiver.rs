@@ -41,7 +41,7 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, location: Location, se
 }
 
 fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Archive(error) if error.remedy() == cdc_iceberg::Remedy::Retry)
+    matches!(error, Error::Archive(error) if error.remedy() == cdc_model::Remedy::Retry)
         || matches!(error, Error::Log(error) if error.is_busy())
 }
 
@@ -135,7 +135,8 @@ async fn cut<E: Env>(object: &Arc<Shared<E>>, mark: Mark, events_max: u64) -> Re
                 digest: record.digest(at.digest),
             };
             let through = records.iter().fold(mark.position(), step);
-            Ok(Batch { sender, generation: 1, epoch: mark.epoch, after: mark.position(), through, records })
+            let (epoch, after) = (mark.epoch, mark.position());
+            Ok(Batch { sender, generation: 1, epoch, after, through, records, kept_back: 0 })
         })
         .await
 }

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use cdc_model::{ObjectId, Sequence};
+use cdc_model::{ObjectId, Remedy, Sequence};
 
 /// What an operation of this crate gives back.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -126,6 +126,33 @@ pub enum Error {
     /// The engine was shut down.
     #[error("the engine was shut down")]
     ShutDown,
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Log(error) => error.remedy(),
+            Self::Archive(error) => error.remedy(),
+            Self::Replay(error) => error.remedy(),
+            Self::Relay(error) => error.remedy(),
+            Self::Deadline { .. } => Remedy::Retry,
+            Self::InUse { .. } => Remedy::Fenced,
+            Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,
+            Self::Value(_)
+            | Self::Sqlite(_)
+            | Self::UnknownObject { .. }
+            | Self::UnknownParent { .. }
+            | Self::OtherParent { .. }
+            | Self::Circle { .. }
+            | Self::File { .. }
+            | Self::Attached { .. }
+            | Self::NotAttached { .. }
+            | Self::NoArchive { .. }
+            | Self::ShutDown => Remedy::FixRequest,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Error {

@@ -90,7 +90,7 @@ pub use cdc_log::{Emit as Change, Tables, Tx};
 pub use cdc_model::Change as EventChange;
 pub use cdc_model::{
     ChangeBody, Checkpoint, Clock, Content, Cursor, Error as ValueError, Filter, Fold, ObjectId, Operation,
-    Record, SchemaChange, Sequence, Tag, Timestamp, to_cloudevent, to_debezium,
+    Record, Remedy, SchemaChange, Sequence, Tag, Timestamp, to_cloudevent, to_debezium,
 };
 pub use cdc_net::{Env, Tokio};
 pub use cdc_relay::{Aggregate, Error as RelayError, FilterStage, LinkOptions, Stage};

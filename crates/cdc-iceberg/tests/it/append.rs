@@ -1,7 +1,7 @@
 //! The archiver is a hop: whole and once, or not at all.
 
-use cdc_iceberg::{Archive, Error, Remedy};
-use cdc_model::{Digest, Mark, Refusal, Sequence};
+use cdc_iceberg::{Archive, Error};
+use cdc_model::{Digest, Mark, Refusal, Remedy, Sequence};
 
 use crate::support::{DAY, EPOCH, Fault, Log, Warehouse, acme, components, read, sequences};
 
@@ -45,7 +45,7 @@ async fn a_diverged_log_is_refused_and_so_is_a_digest_that_does_not_follow() {
     let other = other_past.batch(5..10);
     let mut forged = log.batch(5..10);
     forged.through.digest = Digest::of(b"another future");
-    for (batch, remedy) in [(other, Remedy::Fenced), (forged, Remedy::FixRequest)] {
+    for (batch, remedy) in [(other, Remedy::Restore), (forged, Remedy::Bug)] {
         let error = archive.append(&batch).await.unwrap_err();
         assert!(matches!(&error, Error::Refused { .. }), "{error:?}");
         assert_eq!(error.remedy(), remedy);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cdc_iceberg::{Archive, Error, Location, Remedy, Storage};
-use cdc_model::Mark;
+use cdc_iceberg::{Archive, Error, Location, Storage};
+use cdc_model::{Mark, Remedy};
 use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 

@@ -4,7 +4,8 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use cdc_iceberg::{Archive, Error, Remedy};
+use cdc_iceberg::{Archive, Error};
+use cdc_model::Remedy;
 use proptest::prelude::*;
 
 use crate::support::{Fault, Log, Warehouse, acme, components, read};

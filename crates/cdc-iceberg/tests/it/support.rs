@@ -169,6 +169,7 @@ impl Log {
             after: self.position(range.start),
             through: self.position(range.end),
             records: self.records[range].to_vec(),
+            kept_back: 0,
         }
     }
 

@@ -14,8 +14,17 @@ fn log(len: u64) -> (Vec<Record>, Vec<Position>) {
 
 fn batch(records: &[Record], after: Position, through: Position) -> Batch {
     let within = |r: &&Record| r.sequence > after.sequence && r.sequence <= through.sequence;
-    let records = records.iter().filter(within).cloned().collect();
-    Batch { sender: own().source().clone(), generation: 1, epoch: epoch(), after, through, records }
+    let records: Vec<Record> = records.iter().filter(within).cloned().collect();
+    let kept_back = through.sequence.since(after.sequence) - u64::try_from(records.len()).unwrap();
+    Batch {
+        sender: own().source().clone(),
+        generation: 1,
+        epoch: epoch(),
+        after,
+        through,
+        records,
+        kept_back,
+    }
 }
 
 #[test]
@@ -62,7 +71,9 @@ fn a_batch_that_contradicts_itself_is_malformed() {
     let good = || batch(&records, at[1], at[3]);
     let mark = Mark::at(epoch(), at[1]);
     assert_eq!(admit(&good(), Some(&mark)), Ok(()));
-    let spoil: [(&str, fn(&mut Batch)); 6] = [
+    let spoil: [(&str, fn(&mut Batch)); 8] = [
+        ("lost", |b| drop(b.records.remove(0))),
+        ("counted twice", |b| b.kept_back = 1),
         ("swapped", |b| b.records.swap(0, 1)),
         ("repeated", |b| b.records[1] = b.records[0].clone()),
         ("altered", |b| b.records[1].body = insert(9)),

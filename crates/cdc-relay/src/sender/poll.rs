@@ -40,9 +40,10 @@ impl Sender {
             return Action::Cut { request: self.ask_log(LocalKind::Cut), cut };
         }
         if quiet && (self.is_hold_over(now) || self.is_probe_due(now)) {
-            let through = self.scanned;
+            let (after, through) = (self.link.acked, self.scanned);
+            let kept_back = through.sequence.since(after.sequence);
             self.held_at = None;
-            return self.send(now, Ready { after: self.link.acked, through, records: Vec::new() });
+            return self.send(now, Ready { after, through, records: Vec::new(), kept_back });
         }
         self.rest(now)
     }
@@ -113,7 +114,7 @@ impl Sender {
     }
 
     fn send(&mut self, now: Duration, ready: Ready) -> Action {
-        let Ready { after, through, records } = ready;
+        let Ready { after, through, records, kept_back } = ready;
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
         self.probe_asked = false;
         let request = self.take_off(now, Some(Range { after, through, records: count }));
@@ -124,6 +125,7 @@ impl Sender {
             after,
             through,
             records,
+            kept_back,
         };
         Action::Send { request, batch }
     }

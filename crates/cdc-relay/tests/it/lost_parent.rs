@@ -1,7 +1,7 @@
 //! A parent that comes back with less than it acknowledged.
 
-use cdc_model::{Refusal, Sequence};
-use cdc_relay::{Outbound, Remedy, Stop};
+use cdc_model::{Refusal, Remedy, Sequence};
+use cdc_relay::{Outbound, Stop};
 
 use crate::world::{Disk, Mutant, Mutants, World, small_options};
 

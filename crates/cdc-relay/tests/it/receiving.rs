@@ -58,7 +58,9 @@ fn record(sequence: u64, source: &str, origin: u64, route: &[&str]) -> Record {
 
 /// A batch of the link's generation 1, from its mark at 10 on, with a filtered row at its end.
 fn batch(records: Vec<Record>) -> Batch {
-    Batch { sender: id("child"), generation: 1, epoch: EPOCH, after: place(10), through: place(99), records }
+    let kept_back = 89 - u64::try_from(records.len()).unwrap();
+    let (after, through) = (place(10), place(99));
+    Batch { sender: id("child"), generation: 1, epoch: EPOCH, after, through, records, kept_back }
 }
 
 #[test]
@@ -118,7 +120,7 @@ fn a_chain_deeper_than_the_limit_is_refused() {
         Receiver { id: id("parent"), ancestors }
     };
     assert_eq!(above(DEPTH_MAX - 2).greet(None, &hello(1, 1)), Ok(link(1, 1, 0)));
-    assert!(matches!(above(DEPTH_MAX - 1).greet(None, &hello(1, 1)), Err(Refusal::Malformed { .. })));
+    assert!(matches!(above(DEPTH_MAX - 1).greet(None, &hello(1, 1)), Err(Refusal::TooDeep { .. })));
 
     let way: Vec<_> = (0..DEPTH_MAX - 1).map(|n| format!("n{n}")).collect();
     let route = |len: usize| way.iter().take(len).map(String::as_str).collect::<Vec<_>>();
@@ -126,7 +128,7 @@ fn a_chain_deeper_than_the_limit_is_refused() {
     let stored = link(1, 1, 10);
     assert_eq!(parent(&[]).admit(Some(&stored), &long(DEPTH_MAX - 2)).map(drop), Ok(()));
     let refusal = parent(&[]).admit(Some(&stored), &long(DEPTH_MAX - 1)).map(drop).unwrap_err();
-    assert!(matches!(refusal, Refusal::Malformed { .. }), "{refusal}");
+    assert!(matches!(refusal, Refusal::TooDeep { .. }), "{refusal}");
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use cdc_model::{
     Answer, Batch, ChangeBody, Digest, Epoch, Mark, ObjectId, Operation, Origin, Position, Record, Refusal,
-    Sequence, Timestamp,
+    Remedy, Sequence, Timestamp,
 };
 use cdc_relay::{
-    Action, Cutter, Error, Hello, LinkOptions, Outbound, Remedy, RequestId, Sender, Setup, Status, Stop,
+    Action, Cutter, Error, Hello, LinkOptions, Outbound, RequestId, Sender, Setup, Status, Stop,
 };
 
 const EPOCH: Epoch = Epoch { number: 3, nonce: 9 };
@@ -397,6 +397,11 @@ fn every_answer_that_proves_something_wrong_stops_the_link_and_says_what() {
         (
             refused(Refusal::UnknownObject { object: id("parent") }),
             Some(Stop::Refused(Refusal::UnknownObject { object: id("parent") })),
+            Some(Remedy::FixRequest),
+        ),
+        (
+            refused(Refusal::TooDeep { depth_max: 32 }),
+            Some(Stop::Refused(Refusal::TooDeep { depth_max: 32 })),
             Some(Remedy::FixRequest),
         ),
         (

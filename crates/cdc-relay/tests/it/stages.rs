@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use cdc_model::{
-    Change, ChangeBody, Epoch, Filter, ObjectId, Operation, Origin, Record, SchemaChange, Sequence, Tag,
-    Timestamp,
+    Change, ChangeBody, Epoch, Filter, ObjectId, Operation, Origin, Record, Remedy, SchemaChange, Sequence,
+    Tag, Timestamp,
 };
 use cdc_relay::{
-    Aggregate, DeadLetter, Error, FilterStage, Forwarded, GroupBy, LookupError, Outcome, Pass, Remedy, Stage,
+    Aggregate, DeadLetter, Error, FilterStage, Forwarded, GroupBy, LookupError, Outcome, Pass, Stage,
     StageError, StageState, Stages, StateKey, Verdict,
 };
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 use std::error::Error as _;
 
-use cdc_model::{Body, Cursor, Epoch, Filter, Origin, Record};
-use cdc_replay::{Absent, Error, Page, Remedy, Replay, Scan, Source, Span};
+use cdc_model::{Body, Cursor, Epoch, Filter, Origin, Record, Remedy};
+use cdc_replay::{Absent, Error, Page, Replay, Scan, Source, Span};
 use proptest::prelude::*;
 
 use crate::world::{

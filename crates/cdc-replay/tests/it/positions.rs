@@ -1,5 +1,5 @@
-use cdc_model::{Cursor, Epoch};
-use cdc_replay::{Error, Remedy, Replay, Until};
+use cdc_model::{Cursor, Epoch, Remedy};
+use cdc_replay::{Error, Replay, Until};
 
 use crate::world::{EPOCH, Memory, failure, in_epoch, inserts, run, seq, time};
 
