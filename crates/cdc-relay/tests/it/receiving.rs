@@ -143,7 +143,7 @@ fn batches_of_other_generations_and_places_are_refused() {
     assert_eq!(off(|batch| batch.generation = 2), Err(Refusal::Superseded { generation: 2, current: 3 }));
     assert_eq!(off(|batch| batch.generation = 4), lost);
     assert_eq!(parent(&[]).admit(None, &batch(vec![])).map(drop), lost);
-    let moved = off(|batch| (batch.generation, batch.after) = (3, place(9)));
+    let moved = off(|batch| (batch.generation, batch.after, batch.kept_back) = (3, place(9), 90));
     assert_eq!(moved, Err(Refusal::NotAtMark { after: at(9), mark: at(10) }));
     let other = off(|batch| (batch.generation, batch.after.digest) = (3, Digest::ZERO));
     assert_eq!(other, Err(Refusal::Diverged { at: at(10) }));
@@ -228,6 +228,7 @@ fn an_event_that_comes_by_two_ways_is_stored_by_the_first() {
         let records = events.map(|n| record(n, "leaf", n, &["leaf"])).collect();
         let mut batch = Batch { sender: id(way), after: place(first - 1), ..batch(records) };
         batch.through = place(90);
+        batch.kept_back = 91 - first - u64::try_from(batch.records.len()).unwrap();
         let receiver = parent(&[]);
         let known = Inbound { mark: Some(Mark::at(EPOCH, batch.after)), ..link(1, 1, 0) };
         let admitted = receiver.admit(Some(&known), &batch).unwrap();

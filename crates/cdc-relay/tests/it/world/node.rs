@@ -294,6 +294,8 @@ impl Node {
         if mutants.contains(&Mutant::TrimOverlap) && overlaps {
             batch.records.retain(|record| record.sequence > mark.sequence);
             batch.after = mark.position();
+            let range = batch.through.sequence.since(batch.after.sequence);
+            batch.kept_back = range - u64::try_from(batch.records.len()).unwrap();
             rechain(batch);
         }
         if mutants.contains(&Mutant::IgnoreDigestReceiving) && batch.after.sequence == mark.sequence {
