@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
 use crate::drain::{self, Drained, From, Source};
 use crate::transaction::CaptureRow;
-use crate::verify::RowDifference;
+use crate::verify::{CompareRows, RowDifference};
 use crate::{Error, Log, Result, reconcile, store};
 
 /// A look begins anew so often when the application changes the schema meanwhile.
@@ -339,18 +339,74 @@ impl Attached {
         removed
     }
 
-    /// Takes triggers and tables of capture out of the database. The log stays.
+    /// Drains everything and takes triggers and tables of capture out of the database. The log stays.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the rest from being drained, as for [`Attached::look`]; [`Error::Restless`]. Nothing is removed then.
+    pub fn detach(&mut self) -> Result<()> {
+        for _ in 0..HEALS_MAX {
+            while self.look()?.drained.more {}
+            let user = open_database(&self.database)?;
+            user.execute_batch("BEGIN IMMEDIATE")?;
+            let done = self.detach_in(&user);
+            let end = if matches!(done, Ok(true)) { "COMMIT" } else { "ROLLBACK" };
+            user.execute_batch(end)?;
+            if done? {
+                return user.close().map_err(|(_, error)| error.into());
+            }
+        }
+        Err(Error::Restless { path: self.database.clone() })
+    }
+
+    /// Under the write lock, where nothing more is captured: what was captured since the last look is drained before
+    /// it is removed. Gives false when capture must be found healthy first.
+    fn detach_in(&mut self, user: &Connection) -> Result<bool> {
+        let mut look = Look::default();
+        loop {
+            if !self.look_in(user, &mut look)? {
+                return Ok(false);
+            }
+            if !look.drained.more {
+                capture::remove_all(user)?;
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Undoes [`Attached::install`] for a log that is given up: takes capture out without draining it.
     ///
     /// # Errors
     ///
     /// [`Error::Sqlite`]; nothing is removed then.
-    pub fn detach(&mut self) -> Result<()> {
+    pub fn uninstall(&mut self) -> Result<()> {
         let user = open_database(&self.database)?;
         self.check_owner(&user)?;
         user.execute_batch("BEGIN IMMEDIATE")?;
         let removed = capture::remove_all(&user);
         user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         removed
+    }
+
+    /// Runs `work` on log and database at one moment at which nothing waits to be drained, with a comparison of the
+    /// live tables. `None` when something does; try again.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns, [`Error::Sqlite`] or [`Error::Corrupt`].
+    pub fn at_rest<R, E: std::convert::From<Error>>(
+        &mut self,
+        work: impl FnOnce(&Log, &CompareRows<'_>) -> Result<R, E>,
+    ) -> Result<Option<R>, E> {
+        let user = open_database(&self.database)?;
+        self.log.at_one_moment(|log| {
+            user.execute_batch("BEGIN").map_err(Error::Sqlite)?;
+            let mark = drain::mark(&log.conn)?;
+            if mark_state(&user, mark)? != MarkState::Agrees || has_rows_after(&user, mark)? {
+                return Ok(None);
+            }
+            work(log, &|fold| crate::verify::compare_rows(&user, log.id(), fold)).map(Some)
+        })
     }
 
     /// Compares the live tables with a fold of this object's history: the first difference, or `None`.
@@ -391,7 +447,7 @@ fn has_rows_after(user: &Connection, mark: Option<CaptureRow>) -> Result<bool> {
     Ok(user.query_row(sql, [after], |row| row.get(0))?)
 }
 
-fn has_capture_rows(user: &Connection) -> Result<bool> {
+pub(crate) fn has_capture_rows(user: &Connection) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM _cdc_capture)";
     Ok(capture::is_prepared(user)? && user.query_row(sql, [], |row| row.get(0))?)
 }

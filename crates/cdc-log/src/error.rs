@@ -83,6 +83,12 @@ pub enum Error {
         /// The other log, as it names itself.
         by: String,
     },
+    /// The schema was changed by others again and again while capture was to be removed.
+    #[error("the schema of {path} keeps changing; try again when its migrations are done")]
+    Restless {
+        /// The database.
+        path: PathBuf,
+    },
     /// The log is older than what it once drained: it was replaced by a copy. Nothing was drained.
     #[error(
         "the log of {object} was rewound: its capture mark is {mark}, the database holds only captured rows from {oldest}"
@@ -165,7 +171,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Sqlite(error) => remedy_of(error),
-            Self::Poisoned => Remedy::Retry,
+            Self::Poisoned | Self::Restless { .. } => Remedy::Retry,
             Self::NotFound { .. }
             | Self::NotADatabase { .. }
             | Self::NotWritable { .. }

@@ -49,4 +49,4 @@ mod store;
 mod transaction;
 pub use transaction::{Link, LogTransaction, Save};
 mod verify;
-pub use verify::{RowDifference, Verified};
+pub use verify::{CompareRows, RowDifference, Verified};

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::owned::OwnCapture;
 use crate::transaction::LogTransaction;
+use crate::verify::CompareRows;
 use crate::{Error, Result, store};
 
 /// Every so many rows the running digest is stored with the row.
@@ -116,6 +117,7 @@ impl RowRef<'_> {
 /// With our mark in them, like all statements of ours: see [`crate::Tx::prepare_cached`].
 const BEGIN: &str = "BEGIN IMMEDIATE -- _cdc_log";
 const COMMIT: &str = "COMMIT -- _cdc_log";
+const READ: &str = "BEGIN -- _cdc_log";
 
 const SCAN: &str = "SELECT sequence, timestamp, body, origin, origin_sequence, origin_timestamp FROM _cdc_log \
                     WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence";
@@ -145,9 +147,20 @@ impl Log {
             guarded,
             own_capture: OwnCapture::default(),
         };
-        log.origins = log.stored_origins()?;
-        log.tail = log.stored_tail()?;
+        log.refresh()?;
         Ok(log)
+    }
+
+    /// Opens the log anew after a commit that failed; does nothing otherwise. What is on disk counts from here on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::open`]; the log stays as it is then.
+    pub fn recover(&mut self) -> Result<()> {
+        if self.poisoned {
+            *self = Self::open(&self.path, &self.id, &self.clock)?;
+        }
+        Ok(())
     }
 
     /// Looks again how far the log reaches, for a process that reads along while another one writes.
@@ -156,9 +169,44 @@ impl Log {
     ///
     /// [`Error::Sqlite`] or [`Error::Corrupt`].
     pub fn refresh(&mut self) -> Result<()> {
+        self.at_one_moment(|_| Ok(()))
+    }
+
+    /// Runs `work` on the log as it is at one moment, also when another process goes on writing it.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns, [`Error::Sqlite`] or [`Error::Corrupt`].
+    pub fn at_one_moment<R, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&Self) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.conn.prepare_cached(READ).and_then(|mut begin| begin.execute([])).map_err(Error::from)?;
+        let open = OpenTransaction(&self.conn);
+        // A row's origin is looked up among those that were there with it.
         self.origins = self.stored_origins()?;
         self.tail = self.stored_tail()?;
-        Ok(())
+        let done = work(self);
+        drop(open);
+        done
+    }
+
+    /// As [`Log::at_one_moment`], with a comparison of the live tables in the log's own file. `None` when captured
+    /// rows wait to be drained; try again.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns, [`Error::Sqlite`] or [`Error::Corrupt`].
+    pub fn at_rest<R, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&Self, &CompareRows<'_>) -> Result<R, E>,
+    ) -> Result<Option<R>, E> {
+        self.at_one_moment(|log| {
+            if crate::attached::has_capture_rows(&log.conn)? {
+                return Ok(None);
+            }
+            work(log, &|fold| log.compare_rows(fold)).map(Some)
+        })
     }
 
     /// The object.

@@ -49,6 +49,9 @@ impl std::fmt::Display for RowDifference {
     }
 }
 
+/// Compares live tables with a fold of the history: the first difference, or `None`.
+pub type CompareRows<'a> = dyn Fn(&Fold) -> Result<Option<RowDifference>> + 'a;
+
 impl Log {
     /// Reads the whole log and checks that sequences are dense, times never decrease, every origin's sequences
     /// strictly increase, stored digests follow from the rows, and each event continues its document's history.
@@ -131,6 +134,9 @@ impl Verifier {
 pub(crate) fn compare_rows(user: &Connection, id: &ObjectId, fold: &Fold) -> Result<Option<RowDifference>> {
     if !capture::is_prepared(user)? {
         return Ok(None);
+    }
+    if !user.is_autocommit() {
+        return first_difference(user, id, fold);
     }
     user.execute_batch("BEGIN")?;
     let difference = first_difference(user, id, fold);

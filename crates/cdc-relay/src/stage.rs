@@ -221,6 +221,12 @@ impl Stages {
         Ok(Self(stages))
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Runs the stages over the next rows of the parent's log. Only events of children pass through stages; the
     /// parent's own, stage outputs among them, do not, so nothing feeds back. Schema changes go on untouched.
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cdc_iceberg::{Archive, Components, Location};
 use cdc_log::Limit;
-use cdc_model::{Batch, Mark, Position, Sequence};
+use cdc_model::{Batch, Mark, Position, Remedy, Sequence};
 use cdc_net::Env;
 
 use crate::settings::ArchiveSettings;
@@ -41,8 +41,7 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, location: Location, se
 }
 
 fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Archive(error) if error.remedy() == cdc_model::Remedy::Retry)
-        || matches!(error, Error::Log(error) if error.is_busy())
+    error.remedy() == Remedy::Retry
 }
 
 async fn archive_until_stopped<E: Env>(

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use cdc_model::{ObjectId, Sequence};
 use cdc_net::{Env, Loopback, Tokio};
-use tokio::sync::{mpsc, oneshot};
+use cdc_relay::Stages;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::node::{Hot, Node};
 use crate::registry::ObjectSpec;
@@ -82,6 +83,7 @@ impl<E: Env> CdcBuilder<E> {
                 net: Loopback::new(),
                 objects: Mutex::new(BTreeMap::new()),
                 opening: tokio::sync::Mutex::new(()),
+                news: watch::Sender::new(0),
                 alive: Mutex::new(Some(alive)),
                 ended: Mutex::new(Some(ended)),
                 lock: Mutex::new(Some(lock)),
@@ -112,6 +114,8 @@ pub(crate) struct Inner<E: Env> {
     objects: Mutex<BTreeMap<ObjectId, Arc<Shared<E>>>>,
     /// Held while objects are opened, so that none is opened twice.
     opening: tokio::sync::Mutex<()>,
+    /// Counts troubles.
+    news: watch::Sender<u64>,
     /// Every driver holds a clone; when all are gone, the drivers have ended.
     alive: Mutex<Option<mpsc::Sender<()>>>,
     ended: Mutex<Option<mpsc::Receiver<()>>>,
@@ -164,23 +168,28 @@ impl<E: Env> Cdc<E> {
         lock(&self.inner.objects).get(id).cloned()
     }
 
-    /// Opens an object and its parents, unless they are open.
-    pub(crate) async fn open_object(&self, id: &ObjectId) -> Result<Arc<Shared<E>>> {
+    /// Opens an object and its parents, unless they are open. A fresh object has its stages before anything reaches it.
+    pub(crate) async fn open_object(&self, id: &ObjectId, stages: Option<Stages>) -> Result<Arc<Shared<E>>> {
         let _opening = self.inner.opening.lock().await;
         let mut chain = vec![id.clone()];
         let registry = &self.inner.project.registry;
         chain.extend(registry.ancestors(&registry.require(id)?)?);
-        let mut opened = None;
-        for id in chain.iter().rev() {
-            opened = Some(match self.opened(id) {
-                Some(object) => object,
-                None => self.start(registry.require(id)?).await?,
+        let (mut opened, mut stages) = (None, stages);
+        for at in chain.iter().rev() {
+            let its_stages = stages.take_if(|_| at == id);
+            opened = Some(match (self.opened(at), its_stages) {
+                (Some(object), Some(stages)) => {
+                    object.set_stages(stages).await?;
+                    object
+                }
+                (Some(object), None) => object,
+                (None, stages) => self.start(registry.require(at)?, stages).await?,
             });
         }
         opened.ok_or(Error::ShutDown)
     }
 
-    async fn start(&self, spec: ObjectSpec) -> Result<Arc<Shared<E>>> {
+    async fn start(&self, spec: ObjectSpec, stages: Option<Stages>) -> Result<Arc<Shared<E>>> {
         let inner = &self.inner;
         let alive = lock(&inner.alive).clone().ok_or(Error::ShutDown)?;
         let (project, clock, ours) = (inner.project.clone(), inner.env.clock(), spec.clone());
@@ -191,11 +200,14 @@ impl<E: Env> Cdc<E> {
                 }
                 _ => Hot::Owned(Box::new(project.open_log(&ours, &clock)?)),
             };
-            Ok(Node::new(hot))
+            let mut node = Node::new(hot)?;
+            stages.map_or(Ok(()), |stages| node.set_stages(stages))?;
+            Ok(node)
         });
         let warehouse = inner.project.warehouse()?.filter(|_| spec.context.is_none());
         let ancestors = inner.project.registry.ancestors(&spec)?;
-        let object = Shared::new(spec, node.await?, inner.env.clone(), ancestors, warehouse.is_some());
+        let (env, news) = (inner.env.clone(), inner.news.clone());
+        let object = Shared::new(spec, node.await?, env, ancestors, warehouse.is_some(), news);
         let drive = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let alive = alive.clone();
             inner.env.spawn(async move {
@@ -233,7 +245,7 @@ impl<E: Env> Cdc<E> {
             if self.opened(&id).is_some() {
                 continue;
             }
-            match self.open_object(&id).await {
+            match self.open_object(&id, None).await {
                 Ok(_) => new += 1,
                 Err(error) => failed.push((id, error)),
             }
@@ -271,22 +283,17 @@ impl<E: Env> Cdc<E> {
         result
     }
 
-    /// Drains an attached database to its end as of now.
+    /// Drains what was captured to its end as of now.
     pub(crate) async fn drain(object: &Arc<Shared<E>>) -> Result<()> {
         if object.spec.attached.as_ref().is_none_or(|attached| attached.detached) {
-            return Ok(());
+            return object.run(|node| node.drain_own()).await;
         }
-        let mut looks = object.quiet_looks.subscribe();
         let mut asked = 0;
         object.flush.send_modify(|count| {
             *count += 1;
             asked = *count;
         });
-        while *looks.borrow_and_update() < asked {
-            object.check()?;
-            looks.changed().await.ok().ok_or(Error::ShutDown)?;
-        }
-        Ok(())
+        object.until(&object.quiet_looks, asked, &[(object, &["drain"])]).await
     }
 
     /// Sends everything up to the log's end as of now to the parent and to the archive.
@@ -294,10 +301,10 @@ impl<E: Env> Cdc<E> {
         let tail = object.tail.borrow().sequence;
         object.flush.send_modify(|count| *count += 1);
         if object.spec.context.is_some() {
-            object.until(&object.acked, tail).await?;
+            object.until(&object.acked, tail, &[(object, &["link", "stages"])]).await?;
         }
         if let Some(archived) = &object.archived {
-            object.until(archived, tail).await?;
+            object.until(archived, tail, &[(object, &["archive"])]).await?;
         }
         Ok(tail)
     }
@@ -305,8 +312,11 @@ impl<E: Env> Cdc<E> {
     /// What does not go on by itself, with the reason.
     #[must_use]
     pub fn troubles(&self) -> Vec<(ObjectId, crate::Trouble)> {
-        let trouble = |object: Arc<Shared<E>>| Some((object.id().clone(), object.trouble()?));
-        self.all().into_iter().filter_map(trouble).collect()
+        let troubles = |object: Arc<Shared<E>>| {
+            let named = |trouble| (object.id().clone(), trouble);
+            object.troubles().into_iter().map(named).collect::<Vec<_>>()
+        };
+        self.all().into_iter().flat_map(troubles).collect()
     }
 
     /// Empties what is under way, then stops. Whatever is left when the deadline passes is sent by the next

@@ -123,6 +123,12 @@ pub enum Error {
         /// The object.
         id: ObjectId,
     },
+    /// The caller's own code panicked inside a write, a consumer or a stage. Nothing of it was written.
+    #[error("the work given to the object panicked: {message}")]
+    Panicked {
+        /// What it said.
+        message: String,
+    },
     /// The engine was shut down.
     #[error("the engine was shut down")]
     ShutDown,
@@ -140,6 +146,7 @@ impl Error {
             Self::Deadline { .. } => Remedy::Retry,
             Self::InUse { .. } => Remedy::Fenced,
             Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,
+            Self::Panicked { .. } => Remedy::Bug,
             Self::Value(_)
             | Self::Sqlite(_)
             | Self::UnknownObject { .. }

@@ -7,6 +7,7 @@ use cdc_relay::Receiver;
 use tokio::sync::mpsc;
 
 use crate::shared::Shared;
+use crate::uplink::chain;
 
 /// Requests that share one transaction at most.
 const GROUP_REQUESTS_MAX: usize = 128;
@@ -30,13 +31,14 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
         let served = object.run(move |node| node.serve(&receiver, settled, &requests)).await;
         match served {
             Ok(answers) => {
+                object.clear_trouble("intake");
                 for (way, answer) in ways.into_iter().zip(answers) {
                     // A child that went away asks again when it is back.
                     drop(way.send(answer));
                 }
             }
             // Dropping the ways back tells the children that no answer comes; they try again.
-            Err(error) => tracing::warn!(object = %object.id(), %error, "could not store children's events"),
+            Err(error) => object.set_trouble("intake", chain(&error)),
         }
     }
 }

@@ -1,5 +1,7 @@
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cdc_net::Env;
@@ -43,14 +45,19 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
         Self { shared: Arc::new(Shared { queue: Mutex::new(queue) }), env }
     }
 
-    /// Runs a job behind those already queued and gives its result. Dropping the future does not stop the job.
+    /// Runs a job behind those already queued and gives its result. Dropping the future does not stop the job; a
+    /// panic in it is its caller's error and nobody else's.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R> {
         let (done, result) = oneshot::channel();
-        self.push(Box::new(move |value| drop(done.send(job(value)))));
-        result.await.ok().ok_or(Error::ShutDown)
+        self.push(Box::new(move |value| {
+            // What a job works on is left by transactions, which roll back when they are unwound.
+            let outcome = catch_unwind(AssertUnwindSafe(|| job(value)));
+            drop(done.send(outcome.map_err(|panic| Error::Panicked { message: message_of(&*panic) })));
+        }));
+        result.await.ok().ok_or(Error::ShutDown)?
     }
 
     fn push(&self, job: Job<T>) {
@@ -106,6 +113,11 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
     }
 }
 
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
 impl<T, E: Clone> Clone for Lane<T, E> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), env: self.env.clone() }
@@ -137,6 +149,17 @@ mod tests {
             }
         }
         assert_eq!(lane.run(|seen| seen.clone()).await.unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_fails_alone() {
+        let lane = Lane::new(0, Tokio::current());
+        let panics = lane.run(|_: &mut u32| panic!("on purpose"));
+        let next = lane.run(|value| *value += 1);
+        assert!(matches!(panics.await, Err(Error::Panicked { message }) if message == "on purpose"));
+        next.await.unwrap();
+        assert_eq!(lane.run(|value| *value).await.unwrap(), 1);
+        lane.close().await;
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! One object's durable side: its log, and what its parent role decides about its children's batches. Everything
 //! here runs on the object's [`Lane`](crate::lane::Lane).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cdc_log::{Attached, Limit, Log, LogTransaction};
 use cdc_model::{Answer, Batch, ObjectId, Position, Received, Record, Refusal, Sequence};
@@ -22,6 +22,7 @@ const CUT_READ_BYTES: usize = 1 << 20;
 /// Names under which the engine keeps its own rows beside those of stages.
 const UPLINK: &str = "@uplink";
 const STAGES: &str = "@stages";
+const CURSOR: &str = "cursor";
 
 /// An object's log and where it lies.
 #[derive(Debug)]
@@ -49,26 +50,77 @@ impl Hot {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) hot: Hot,
-    /// None until some are set: then nothing is decided and no cursor kept.
+    /// What decides about children's events; `None` until some are set.
     stages: Option<Stages>,
+    /// Up to where stages have decided, if stages were ever set: what lies behind it waits for them.
+    decided: Option<Position>,
     acks: BTreeMap<ObjectId, AckMap>,
     /// Where the log ended when it was opened: earlier marks of children are settled once this is.
     opened_at: Sequence,
 }
 
 impl Node {
-    pub(crate) fn new(hot: Hot) -> Self {
-        let opened_at = hot.log().tail().sequence;
-        Self { hot, stages: None, acks: BTreeMap::new(), opened_at }
+    /// A node over an open log, whose own captured rows are drained first.
+    pub(crate) fn new(mut hot: Hot) -> Result<Self> {
+        if let Hot::Owned(log) = &mut hot {
+            // Of a large write before a crash.
+            log.drain()?;
+        }
+        let log = hot.log();
+        let decided = match log.stage_state(STAGES, CURSOR)? {
+            Some(cursor) => Some(before_next_of_a_child(log, log.position_at(cursor.parse()?)?)?),
+            None => None,
+        };
+        let opened_at = log.tail().sequence;
+        Ok(Self { hot, stages: None, decided, acks: BTreeMap::new(), opened_at })
     }
 
     pub(crate) fn log(&self) -> &Log {
         self.hot.log()
     }
 
-    /// Replaces the stages. They take effect at the next batch; earlier records keep their verdicts.
-    pub(crate) fn set_stages(&mut self, stages: Stages) {
-        self.stages = Some(stages);
+    /// Replaces the stages. They decide about everything that none has decided about yet; other records keep their
+    /// verdicts. Without any, everything goes on.
+    pub(crate) fn set_stages(&mut self, stages: Stages) -> Result<()> {
+        if stages.is_empty() {
+            self.hot.log_mut().transact(|log| log.set_stage_state(STAGES, CURSOR, None))?;
+            (self.stages, self.decided) = (None, None);
+            return Ok(());
+        }
+        let tail = self.log().tail();
+        let mut decided = self.decided.unwrap_or(tail);
+        while decided.sequence < self.log().tail().sequence {
+            let records = self.log().read(decided.sequence, Limit::default())?;
+            decided = records.iter().fold(decided, |at, record| Position {
+                sequence: record.sequence,
+                digest: record.digest(at.digest),
+            });
+            self.hot.log_mut().transact(|log| run_stages(log, &stages, &records, decided.sequence))?;
+        }
+        self.hot.log_mut().transact(|log| put_cursor(log, decided.sequence))?;
+        (self.stages, self.decided) = (Some(stages), Some(decided));
+        Ok(())
+    }
+
+    /// Whether stages that must decide were not set since the log was opened.
+    pub(crate) const fn waits_for_stages(&self) -> bool {
+        self.stages.is_none() && self.decided.is_some()
+    }
+
+    /// Up to where the link may send.
+    pub(crate) fn sendable(&self) -> Position {
+        match self.decided {
+            Some(decided) if self.stages.is_none() => decided,
+            _ => self.log().tail(),
+        }
+    }
+
+    /// Drains what the object's own writes captured and did not drain themselves.
+    pub(crate) fn drain_own(&mut self) -> Result<()> {
+        match &mut self.hot {
+            Hot::Owned(log) => Ok(log.drain().map(drop)?),
+            Hot::Attached(_) => Ok(()),
+        }
     }
 
     /// The link to the parent, as stored.
@@ -113,8 +165,7 @@ impl Node {
         requests: &[Request],
     ) -> Result<Vec<Answer>> {
         let stages = self.stages.as_ref();
-        let served = self.hot.log_mut().transact(|log| {
-            let before = log.tail().sequence;
+        let (served, own) = self.hot.log_mut().transact(|log| {
             let mut served = Vec::with_capacity(requests.len());
             let mut stored = Vec::new();
             for request in requests {
@@ -128,16 +179,17 @@ impl Node {
                     }
                     Request::Batch(batch) => take(log, receiver, batch, &mut stored)?,
                 };
-                served.push((request.sender().clone(), refusal, log.tail().sequence));
+                served.push((request.sender().clone(), refusal));
             }
-            if let Some(stages) = stages {
-                run_stages(log, stages, before, &stored)?;
+            if let (Some(stages), Some(newest)) = (stages, stored.last()) {
+                run_stages(log, stages, &stored, newest.sequence)?;
             }
-            Ok(served)
+            // Stage outputs come last: a child's events are settled when what they made is.
+            Ok((served, log.tail().sequence))
         })?;
         served
             .into_iter()
-            .map(|(child, refusal, own)| self.answer(receiver, settled, child, refusal, own))
+            .map(|(child, refusal)| self.answer(receiver, settled, child, refusal, own))
             .collect()
     }
 
@@ -234,21 +286,17 @@ fn count(log: &mut LogTransaction<'_>, received: &Received) -> Result<(), cdc_lo
     Ok(())
 }
 
-/// Runs the stages over the children's events that this transaction stored. Their state, outputs and cursor commit
-/// with the events, so that a hop stays one sync.
+/// Runs the stages over records that end at `through`. Their state, outputs and cursor commit together, with the
+/// events themselves where those have just come in, so that a hop stays one sync.
 fn run_stages(
     log: &mut LogTransaction<'_>,
     stages: &Stages,
-    before: Sequence,
-    stored: &[Record],
+    records: &[Record],
+    through: Sequence,
 ) -> Result<(), cdc_log::Error> {
-    if stored.is_empty() {
-        return Ok(());
-    }
     let look_up = |key: &cdc_relay::StateKey| log.stage_state(&key.stage, &key.key).map_err(Into::into);
     let given_up = |error: cdc_relay::Error| cdc_log::Error::GivenUp { reason: error.to_string() };
-    let pass = stages.run(stored, look_up).map_err(given_up)?;
-    let rejected: BTreeSet<_> = pass.dead_letters.iter().map(|letter| letter.sequence).collect();
+    let pass = stages.run(records, look_up).map_err(given_up)?;
     for (sequence, verdict) in &pass.verdicts {
         let name = match verdict {
             Verdict::Forward => continue,
@@ -256,11 +304,9 @@ fn run_stages(
             Verdict::Absorbed => "absorbed",
             Verdict::DeadLettered => "dead-lettered",
         };
-        debug_assert!(*sequence > before, "stages run over new records only");
         log.set_verdict(*sequence, name)?;
         log.count(name, 1)?;
     }
-    debug_assert!(rejected.len() == pass.dead_letters.len(), "one dead letter per record");
     for letter in &pass.dead_letters {
         log.add_dead_letter(letter.sequence, &letter.stage, &letter.reason)?;
     }
@@ -271,8 +317,22 @@ fn run_stages(
     for emit in &pass.emit {
         log.append(now, emit.to_body())?;
     }
-    if let Some(through) = pass.through {
-        log.set_stage_state(STAGES, "cursor", Some(&through.to_string()))?;
+    put_cursor(log, through)
+}
+
+/// The last position from `at` on behind which no child's event lies: stages decide about nothing else.
+fn before_next_of_a_child(log: &Log, mut at: Position) -> Result<Position> {
+    while at.sequence < log.tail().sequence {
+        for record in log.read(at.sequence, Limit::default())? {
+            if !record.is_own() {
+                return Ok(at);
+            }
+            at = Position { sequence: record.sequence, digest: record.digest(at.digest) };
+        }
     }
-    Ok(())
+    Ok(at)
+}
+
+fn put_cursor(log: &mut LogTransaction<'_>, decided: Sequence) -> Result<(), cdc_log::Error> {
+    log.set_stage_state(STAGES, CURSOR, Some(&decided.to_string()))
 }

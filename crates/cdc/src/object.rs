@@ -8,6 +8,7 @@ use cdc_relay::Stages;
 use crate::engine::blocking;
 use crate::node::Hot;
 use crate::shared::Shared;
+use crate::uplink::chain;
 use crate::{Cdc, Error, Reader, Result};
 
 /// Says how to open an object.
@@ -19,11 +20,12 @@ pub struct ObjectBuilder<E: Env = Tokio> {
     context: Option<ObjectId>,
     migrations: Vec<String>,
     capture: Option<Tables>,
+    stages: Option<Result<Stages, cdc_relay::Error>>,
 }
 
 impl<E: Env> ObjectBuilder<E> {
     pub(crate) fn new(cdc: Cdc<E>, id: &str) -> Self {
-        Self { cdc, id: id.to_owned(), context: None, migrations: Vec::new(), capture: None }
+        Self { cdc, id: id.to_owned(), context: None, migrations: Vec::new(), capture: None, stages: None }
     }
 
     /// The object's parent. Stored when the object is made; an object that exists keeps its own.
@@ -50,15 +52,23 @@ impl<E: Env> ObjectBuilder<E> {
         self
     }
 
+    /// The stages that children's events pass, in order, in place before the first of them arrives; see
+    /// [`Object::stages`].
+    pub fn stages(mut self, stages: Vec<Box<dyn cdc_relay::Stage>>) -> Self {
+        self.stages = Some(Stages::new(stages));
+        self
+    }
+
     /// Opens the object, making it if it does not exist.
     ///
     /// # Errors
     ///
     /// [`Error::Value`] when the id is none, [`Error::UnknownParent`], [`Error::OtherParent`], [`Error::Circle`],
-    /// or what SQLite says to a migration.
+    /// [`Error::Relay`] when stages have no name or one name, or what SQLite says to a migration.
     pub async fn open(self) -> Result<Object<E>> {
-        let Self { cdc, id, context, migrations, capture } = self;
+        let Self { cdc, id, context, migrations, capture, stages } = self;
         let id: ObjectId = id.parse()?;
+        let stages = stages.transpose()?;
         let (project, ours) = (cdc.project().clone(), id.clone());
         blocking(&cdc.inner.env, move || {
             if context.is_some() || project.registry.get(&ours)?.is_none() {
@@ -67,7 +77,7 @@ impl<E: Env> ObjectBuilder<E> {
             Ok(())
         })
         .await?;
-        let object = Object { shared: cdc.open_object(&id).await?, cdc };
+        let object = Object { shared: cdc.open_object(&id, stages).await?, cdc };
         if !migrations.is_empty() {
             object.write(move |tx| migrations.iter().try_for_each(|sql| Ok(tx.execute_batch(sql)?))).await?;
         }
@@ -124,7 +134,13 @@ impl<E: Env> Object<E> {
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        self.on_owned(move |log| carry(|given_up| log.write(|tx| work(tx).map_err(given_up)))).await
+        let written =
+            self.on_owned(move |log| carry(|given_up| log.write(|tx| work(tx).map_err(given_up)))).await?;
+        // Of a very large transaction the rest follows in chunks. It is durable already.
+        if let Err(error) = self.shared.run(|node| node.drain_own()).await {
+            self.shared.set_trouble("drain", chain(&error));
+        }
+        Ok(written)
     }
 
     /// Runs `work` with the object's database for reading.
@@ -139,20 +155,17 @@ impl<E: Env> Object<E> {
         self.on_owned(move |log| carry(|given_up| log.query(|conn| work(conn).map_err(given_up)))).await
     }
 
-    /// Sets the stages that children's events pass, in order. They take effect at the next batch; records already
-    /// stored keep what was decided about them.
+    /// Sets the stages that children's events pass, in order. The first time they take effect at the next batch;
+    /// after a restart they first decide about what came in without them, which waits for them. What was decided
+    /// stays. An empty list lets everything go on.
+    ///
+    /// [`ObjectBuilder::stages`] sets them before anything comes in.
     ///
     /// # Errors
     ///
     /// [`Error::Relay`] when a name is empty or given twice.
     pub async fn stages(&self, stages: Vec<Box<dyn cdc_relay::Stage>>) -> Result<()> {
-        let stages = Stages::new(stages)?;
-        self.shared
-            .run(move |node| {
-                node.set_stages(stages);
-                Ok(())
-            })
-            .await
+        self.shared.set_stages(Stages::new(stages)?).await
     }
 
     /// Sends everything up to the newest record on its way and waits until the root has stored it. Archiving goes
@@ -167,8 +180,10 @@ impl<E: Env> Object<E> {
         while let Some(parent) = object.spec.context.clone() {
             let tail = object.tail.borrow().sequence;
             object.flush.send_modify(|count| *count += 1);
-            object.until(&object.acked, tail).await?;
-            object = self.cdc.opened(&parent).ok_or(Error::ShutDown)?;
+            let above = self.cdc.opened(&parent).ok_or(Error::ShutDown)?;
+            let drivers: [(_, &[&str]); 2] = [(&object, &["link", "stages"]), (&above, &["intake"])];
+            object.until(&object.acked, tail, &drivers).await?;
+            object = above;
         }
         Ok(())
     }
@@ -181,12 +196,14 @@ impl<E: Env> Object<E> {
     pub async fn settle(&self) -> Result<()> {
         self.flush().await?;
         let tail = self.shared.tail.borrow().sequence;
-        let mut object = Some(Arc::clone(&self.shared));
-        while let Some(here) = object {
-            here.flush.send_modify(|count| *count += 1);
-            object = here.spec.context.as_ref().and_then(|parent| self.cdc.opened(parent));
+        let mut chain = vec![Arc::clone(&self.shared)];
+        while let Some(parent) = chain.last().and_then(|object| object.spec.context.clone()) {
+            chain.push(self.cdc.opened(&parent).ok_or(Error::ShutDown)?);
         }
-        self.shared.until(&self.shared.settled, tail).await
+        chain.iter().for_each(|object| object.flush.send_modify(|count| *count += 1));
+        const DRIVERS: &[&str] = &["archive", "intake", "link", "stages"];
+        let drivers: Vec<_> = chain.iter().map(|object| (object, DRIVERS)).collect();
+        self.shared.until(&self.shared.settled, tail, &drivers).await
     }
 
     /// A subscriber's checkpoint in this object.

@@ -31,6 +31,9 @@ pub struct AttachOptions {
     pub tables: Tables,
 }
 
+/// Whether a failed attempt has left nothing in the database.
+struct Clean(bool);
+
 impl Project {
     /// The project in `folder`, which is made if it is missing.
     ///
@@ -148,14 +151,29 @@ impl Project {
         let folder = self.registry.object_folder(&spec.id);
         let folder_is_new = !folder.exists();
         fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;
-        let report = self.open_attached(&spec, clock).and_then(|mut attached| Ok(attached.install()?));
-        if report.is_err() && folder_is_new {
+        let report = self.install(&spec, folder_is_new, clock);
+        if matches!(&report, Err((_, Clean(true)))) && folder_is_new {
             // The log in it has taken nothing. What cannot be removed is used by the next attempt.
             drop(fs::remove_dir_all(&folder));
         }
-        let report = report?;
-        self.registry.put(&spec)?;
-        Ok(report)
+        report.map_err(|(error, _)| error)
+    }
+
+    /// Installs capture and records the object. A new object's capture is taken out again when that fails; an error
+    /// says whether the database is free of it.
+    fn install(
+        &self,
+        spec: &ObjectSpec,
+        is_new: bool,
+        clock: &Clock,
+    ) -> Result<AttachReport, (Error, Clean)> {
+        let mut attached = self.open_attached(spec, clock).map_err(|error| (error, Clean(true)))?;
+        let installed = attached.install().map_err(Error::from);
+        let recorded = installed.and_then(|report| self.registry.put(spec).map(|()| report));
+        recorded.map_err(|error| {
+            let clean = is_new && attached.uninstall().is_ok();
+            (error, Clean(clean))
+        })
     }
 
     /// Drains what is left and takes capture out of an attached database. The log stays.
@@ -167,7 +185,6 @@ impl Project {
         let mut spec = self.registry.require(id)?;
         let _lock = self.registry.lock()?;
         let mut attached = self.open_attached(&spec, clock)?;
-        while attached.look()?.drained.more {}
         attached.detach()?;
         let database = attached.database().to_owned();
         if let Some(attached) = &mut spec.attached {

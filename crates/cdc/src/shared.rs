@@ -1,6 +1,7 @@
 //! What the drivers of one object share: its lane and the positions they tell each other about.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cdc_model::{ObjectId, Position, Sequence};
 use cdc_net::Env;
@@ -19,6 +20,8 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) env: E,
     /// The log's newest durable position.
     pub(crate) tail: watch::Sender<Position>,
+    /// Up to where the link may send: the tail, unless stages that must decide first were not set yet.
+    pub(crate) sendable: watch::Sender<Position>,
     /// The parent's mark; the tail's own where there is no parent.
     pub(crate) acked: watch::Sender<Sequence>,
     /// Stored at the root, as far as the parent says.
@@ -35,13 +38,20 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) stop: watch::Sender<bool>,
     /// The newest value of `flush` that was known when a look at the attached database began that drained it.
     pub(crate) quiet_looks: watch::Sender<u64>,
-    trouble: Mutex<Option<Trouble>>,
+    /// Counts troubles of all objects, so that whoever waits for progress looks again.
+    news: watch::Sender<u64>,
+    /// By what has stopped.
+    troubles: Mutex<BTreeMap<&'static str, String>>,
 }
+
+/// Why children's events wait in an object that was opened without its stages.
+const STAGES_MISSING: &str = "stages decided here before and were not set since the object was opened; set them, or none \
+                              to let everything go on";
 
 /// Why a driver does not go on by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// `link`, `archive` or `drain`.
+    /// `link`, `archive`, `drain`, `intake` or `stages`.
     pub what: &'static str,
     /// Why, in words.
     pub reason: String,
@@ -54,14 +64,17 @@ impl<E: Env> Shared<E> {
         env: E,
         ancestors: Vec<ObjectId>,
         archives: bool,
+        news: watch::Sender<u64>,
     ) -> Arc<Self> {
-        let tail = node.log().tail();
+        let (tail, sendable) = (node.log().tail(), node.sendable());
+        let waits_for_stages = node.waits_for_stages();
         let zero = || watch::Sender::new(Sequence::ZERO);
-        Arc::new(Self {
+        let shared = Arc::new(Self {
             lane: Lane::new(node, env.clone()),
             spec,
             env,
             tail: watch::Sender::new(tail),
+            sendable: watch::Sender::new(sendable),
             acked: zero(),
             uplink_settled: zero(),
             archived: archives.then(zero),
@@ -70,8 +83,13 @@ impl<E: Env> Shared<E> {
             flush: watch::Sender::new(0),
             stop: watch::Sender::new(false),
             quiet_looks: watch::Sender::new(0),
-            trouble: Mutex::new(None),
-        })
+            news,
+            troubles: Mutex::new(BTreeMap::new()),
+        });
+        if waits_for_stages {
+            shared.set_trouble("stages", STAGES_MISSING.to_owned());
+        }
+        shared
     }
 
     pub(crate) fn id(&self) -> &ObjectId {
@@ -86,21 +104,22 @@ impl<E: Env> Shared<E> {
         let shared = Arc::clone(self);
         self.lane
             .run(move |node| {
+                node.hot.log_mut().recover()?;
                 let done = job(node);
-                let tail = node.log().tail();
-                let moved = |known: &mut Position| {
-                    let moved = known.sequence < tail.sequence;
-                    if moved {
-                        *known = tail;
-                    }
-                    moved
-                };
-                if shared.tail.send_if_modified(moved) {
+                advance(&shared.sendable, node.sendable());
+                if advance(&shared.tail, node.log().tail()) {
                     shared.update_settled();
                 }
                 done
             })
             .await?
+    }
+
+    /// Gives the object its stages; see [`Node::set_stages`].
+    pub(crate) async fn set_stages(self: &Arc<Self>, stages: cdc_relay::Stages) -> Result<()> {
+        self.run(move |node| node.set_stages(stages)).await?;
+        self.clear_trouble("stages");
+        Ok(())
     }
 
     /// Works out anew what is settled: at most what the parent and the archive say.
@@ -116,50 +135,67 @@ impl<E: Env> Shared<E> {
     }
 
     pub(crate) fn set_trouble(&self, what: &'static str, reason: String) {
-        let trouble = Some(Trouble { what, reason });
-        let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != trouble {
-            tracing::warn!(object = %self.id(), what, reason = ?trouble.as_ref().map(|t| &t.reason), "stopped");
-            *known = trouble;
+        if self.troubles_now().get(what) != Some(&reason) {
+            tracing::warn!(object = %self.id(), what, %reason, "stopped");
+            self.troubles_now().insert(what, reason);
         }
-        drop(known);
-        // Whoever waits for progress looks again and finds the trouble.
-        self.flush.send_modify(|_| {});
-        self.acked.send_modify(|_| {});
-        self.settled.send_modify(|_| {});
-        self.quiet_looks.send_modify(|_| {});
-    }
-
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.news.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn clear_trouble(&self, what: &'static str) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_ref().is_some_and(|trouble| trouble.what == what) {
-            *trouble = None;
-        }
+        self.troubles_now().remove(what);
     }
 
-    /// An error if a driver of this object has stopped.
-    pub(crate) fn check(&self) -> Result<()> {
-        match self.trouble() {
-            None => Ok(()),
-            Some(Trouble { what, reason }) => Err(Error::Stopped { id: self.id().clone(), what, reason }),
-        }
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let trouble = |(what, reason): (&&'static str, &String)| Trouble { what, reason: reason.clone() };
+        self.troubles_now().iter().map(trouble).collect()
     }
 
-    /// Waits until `reached` has got to `wanted`.
-    pub(crate) async fn until(&self, reached: &watch::Sender<Sequence>, wanted: Sequence) -> Result<()> {
-        let mut watched = reached.subscribe();
+    fn troubles_now(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error if one of these drivers of the object has stopped.
+    fn check(&self, drivers: &[&str]) -> Result<()> {
+        let stopped = self.troubles().into_iter().find(|trouble| drivers.contains(&trouble.what));
+        stopped.map_or(Ok(()), |Trouble { what, reason }| {
+            Err(Error::Stopped { id: self.id().clone(), what, reason })
+        })
+    }
+
+    /// Waits until `reached` has got to `wanted`, or one of the drivers on the way has stopped.
+    pub(crate) async fn until<T: Copy + PartialOrd>(
+        &self,
+        reached: &watch::Sender<T>,
+        wanted: T,
+        drivers: &[(&Arc<Self>, &[&str])],
+    ) -> Result<()> {
+        let (mut watched, mut news) = (reached.subscribe(), self.news.subscribe());
         loop {
+            news.borrow_and_update();
+            drivers.iter().try_for_each(|(object, drivers)| object.check(drivers))?;
             if *watched.borrow_and_update() >= wanted {
                 return Ok(());
             }
-            self.check()?;
-            watched.changed().await.ok().ok_or(Error::ShutDown)?;
+            let changed = tokio::select! {
+                biased;
+                changed = watched.changed() => changed,
+                changed = news.changed() => changed,
+            };
+            changed.ok().ok_or(Error::ShutDown)?;
         }
     }
+}
+
+/// Moves a watched position forwards, never back. Gives whether it moved.
+fn advance(watched: &watch::Sender<Position>, to: Position) -> bool {
+    watched.send_if_modified(|known| {
+        let moved = known.sequence < to.sequence;
+        if moved {
+            *known = to;
+        }
+        moved
+    })
 }
 
 /// Moves a watched sequence forwards, never back.

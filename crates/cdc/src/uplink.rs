@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_model::{Answer, ObjectId};
+use cdc_model::{Answer, ObjectId, Sequence};
 use cdc_net::{Env, Request, Transport, TransportError};
 use cdc_relay::{Action, LinkOptions, RequestId, Sender, Setup, Stop};
 use tokio::sync::watch;
@@ -12,13 +12,30 @@ use tokio::sync::watch;
 use crate::Result;
 use crate::shared::{Shared, raise, stopped};
 
+/// What the parent has acknowledged is stored this long after, and when the link stops: a parent that comes back with
+/// less is found out then. Stored at once it would cost every batch a second sync.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// Up to where the acknowledged position is stored.
+struct Saved {
+    acked: Sequence,
+    unsaved_since: Option<Duration>,
+}
+
+impl Saved {
+    /// When to store again.
+    fn due(&mut self, acked: Sequence, now: Duration) -> Option<Duration> {
+        (acked > self.acked).then(|| *self.unsaved_since.get_or_insert(now) + SAVE_AFTER)
+    }
+}
+
 type Flight = (RequestId, Pin<Box<dyn Future<Output = Result<Answer, TransportError>> + Send>>);
 
 pub(crate) struct Uplink<E: Env, T> {
     pub(crate) object: Arc<Shared<E>>,
     pub(crate) parent: ObjectId,
     /// What the parent has settled, where it lives in this process: news to ask for.
-    pub(crate) parent_settled: Option<watch::Receiver<cdc_model::Sequence>>,
+    pub(crate) parent_settled: Option<watch::Receiver<Sequence>>,
     pub(crate) transport: T,
     pub(crate) options: LinkOptions,
 }
@@ -37,7 +54,8 @@ impl<E: Env, T: Transport> Uplink<E, T> {
         let mut parent_settled = self.parent_settled.take();
         let mut sender = self.sender().await?;
         let mut stop = self.object.stop.subscribe();
-        let mut tail = self.object.tail.subscribe();
+        let mut tail = self.object.sendable.subscribe();
+        let mut saved = Saved { acked: sender.acked().sequence, unsaved_since: None };
         let mut flush = self.object.flush.subscribe();
         let mut flight: Option<Flight> = None;
         if *flush.borrow_and_update() > 0 {
@@ -67,6 +85,13 @@ impl<E: Env, T: Transport> Uplink<E, T> {
                 }
             };
             self.publish(&sender);
+            let due = saved.due(sender.acked().sequence, now);
+            if due.is_some_and(|due| due <= now) {
+                self.save(&sender).await?;
+                saved = Saved { acked: sender.acked().sequence, unsaved_since: None };
+                continue;
+            }
+            let until = due.into_iter().chain(until).min();
             let answered = async {
                 match &mut flight {
                     Some((request, answer)) => (*request, answer.await),
@@ -102,7 +127,7 @@ impl<E: Env, T: Transport> Uplink<E, T> {
         let (link, epoch, tail, floor) = object
             .run(move |node| {
                 let log = node.log();
-                Ok((node.outbound(&parent)?, log.epoch(), log.tail(), log.floor()?))
+                Ok((node.outbound(&parent)?, log.epoch(), node.sendable(), log.floor()?))
             })
             .await?;
         raise(&object.acked, link.acked.sequence);
@@ -182,7 +207,7 @@ impl<E: Env, T: Transport> Uplink<E, T> {
     }
 }
 
-async fn changed(watched: Option<&mut watch::Receiver<cdc_model::Sequence>>) {
+async fn changed(watched: Option<&mut watch::Receiver<Sequence>>) {
     let changed = match watched {
         Some(watched) => watched.changed().await.is_ok(),
         None => false,

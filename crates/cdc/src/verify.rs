@@ -2,10 +2,12 @@
 //! against logs; live tables against the fold.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use cdc_iceberg::{Archive, Components};
-use cdc_log::{Limit, Log};
-use cdc_model::{Digest, ObjectId, Received, Record, Sequence};
+use cdc_log::{CompareRows, Limit, Log};
+use cdc_model::{Clock, Digest, ObjectId, Received, Record, Sequence};
 use cdc_net::Env;
 use futures_util::TryStreamExt as _;
 
@@ -33,11 +35,66 @@ pub struct Verified {
 }
 
 /// The object's own events as every ancestor must hold them: their place and a digest of what they say.
-type Own = Vec<(Sequence, Digest)>;
+type Own = Arc<Vec<(Sequence, Digest)>>;
+
+/// How often live rows are looked at until nothing waits to be drained, and how long in between.
+const REST_TRIES: u32 = 250;
+const REST_PAUSE: Duration = Duration::from_millis(20);
+
+/// What was recounted of one log at one moment.
+#[derive(Default)]
+struct Recount {
+    done: Verified,
+    own: Own,
+    tail: Sequence,
+    /// Whether stages kept events from going on.
+    is_staged: bool,
+    is_readable: bool,
+}
+
+/// A log that contradicts itself is a difference, not an error.
+fn readable(recounted: Result<Recount>) -> Result<Recount> {
+    match recounted {
+        Err(Error::Log(error @ cdc_log::Error::Corrupt { .. })) => {
+            let done = Verified { difference: Some(error.to_string()), ..Verified::default() };
+            Ok(Recount { done, ..Recount::default() })
+        }
+        other => other,
+    }
+}
+
+fn recount(log: &Log, dense: bool, compare: Option<&CompareRows<'_>>) -> Result<Recount> {
+    let (found, fold) = log.verify()?;
+    let broken = found
+        .first_broken
+        .as_ref()
+        .filter(|_| dense)
+        .map(|(at, document)| format!("the event at {at} does not continue the history of {document}"));
+    let mut difference = broken.or(conservation(log, found.records - found.own)?);
+    if let Some(compare) = compare {
+        let live = compare(&fold)?;
+        difference = difference.or(live.map(|row| row.to_string()));
+    }
+    let mut kept_back = 0;
+    for name in ["filtered", "absorbed", "dead-lettered"] {
+        kept_back += log.counter(name)?;
+    }
+    let done = Verified {
+        records: found.records,
+        own: found.own,
+        documents: found.documents,
+        rows_compared: compare.is_some(),
+        difference,
+        ..Verified::default()
+    };
+    let own = own_events(log)?;
+    Ok(Recount { done, own, tail: log.tail().sequence, is_staged: kept_back > 0, is_readable: true })
+}
 
 impl Project {
-    /// Verifies one object, or all. With `rows`, live tables too; an attached database is drained first unless an
-    /// engine is at work on the project, which does so itself.
+    /// Verifies one object, or all. With `rows`, live tables too: an attached database is drained first, unless an
+    /// engine is at work on the project, which does so itself. Where an application writes faster than it is drained,
+    /// [`Verified::rows_compared`] stays false.
     ///
     /// # Errors
     ///
@@ -52,39 +109,36 @@ impl Project {
         if let Some(id) = only {
             self.object(id)?;
         }
-        let mut verified = BTreeMap::new();
-        let mut owns = BTreeMap::new();
-        for (id, spec) in &objects {
-            let (project, spec, clock) = (self.clone(), spec.clone(), env.clock());
-            let rows = rows && only.is_none_or(|only| only == id);
-            let (done, own) = blocking(env, move || project.verify_log(&spec, rows, &clock)).await?;
-            owns.insert(id.clone(), own);
-            verified.insert(id.clone(), done);
+        // Parents first: what a parent holds of a child is compared with what the child had later.
+        let mut order: Vec<_> = objects.values().collect();
+        let depth = |spec: &&ObjectSpec| self.registry.ancestors(spec).map_or(0, |above| above.len());
+        order.sort_by_cached_key(depth);
+        let mut recounted = BTreeMap::new();
+        for spec in &order {
+            let rows = rows && only.is_none_or(|only| *only == spec.id);
+            recounted.insert(spec.id.clone(), self.recount(env, spec, rows).await?);
         }
-        // What cannot be opened has its difference already, and nothing can be compared with it.
-        let whole: Vec<_> = objects
-            .iter()
-            .filter(|(id, _)| {
-                verified.get(*id).is_some_and(|done: &Verified| done.records > 0 || done.difference.is_none())
-            })
-            .collect();
-        for (id, _) in objects.iter().filter(|(id, _)| !whole.iter().any(|(whole, _)| whole == id)) {
-            owns.remove(id);
-        }
-        for (id, spec) in whole {
-            let (project, ours, clock, all) = (self.clone(), spec.clone(), env.clock(), owns.clone());
-            let held = blocking(env, move || {
-                let log = project.open_log(&ours, &clock)?;
-                hops(&log, &all, project.settings.link.filter().is_all())
-            });
+        let mut verified: BTreeMap<_, _> =
+            recounted.iter().map(|(id, recount)| (id.clone(), recount.done.clone())).collect();
+        // What cannot be read has its difference already, and nothing can be compared with it.
+        recounted.retain(|_, recount| recount.is_readable);
+        let dense =
+            self.settings.link.filter().is_all() && !recounted.values().any(|recount| recount.is_staged);
+        let owns =
+            Arc::new(recounted.iter().map(|(id, recount)| (id.clone(), recount.own.clone())).collect());
+        for (id, recount) in &recounted {
+            let Some(spec) = objects.get(id) else { continue };
+            let (project, ours, clock, tail) = (self.clone(), spec.clone(), env.clock(), recount.tail);
+            let owns: Arc<BTreeMap<ObjectId, Own>> = Arc::clone(&owns);
+            let held = blocking(env, move || hops(&project.open_log(&ours, &clock)?, tail, &owns, dense));
             let (held, difference) = held.await?;
             note(&mut verified, id, difference);
             for (child, child_spec) in &objects {
                 if child_spec.context.as_ref() == Some(id)
-                    && let (Some(own), Some(done)) = (owns.get(child), verified.get_mut(child))
+                    && let (Some(child), Some(done)) = (recounted.get(child), verified.get_mut(child))
                 {
-                    let held = held.get(child).copied().unwrap_or_default();
-                    done.under_way = u64::try_from(own.len().saturating_sub(held)).unwrap_or(u64::MAX);
+                    let held = held.get(&child_spec.id).copied().unwrap_or_default();
+                    done.under_way = u64::try_from(child.own.len().saturating_sub(held)).unwrap_or(u64::MAX);
                 }
             }
             let archived = self.verify_archive(env, spec).await?;
@@ -96,50 +150,39 @@ impl Project {
         Ok(verified.into_iter().filter(|(id, _)| only.is_none_or(|only| only == id)).collect())
     }
 
-    fn verify_log(&self, spec: &ObjectSpec, rows: bool, clock: &cdc_model::Clock) -> Result<(Verified, Own)> {
-        let mut difference = None;
-        let mut attached = None;
-        if rows && spec.attached.as_ref().is_some_and(|attached| !attached.detached) {
-            let mut open = self.open_attached(spec, clock)?;
-            if let Ok(_lock) = self.registry.lock() {
-                while open.look()?.drained.more {}
+    /// Recounts one log; with live rows once everything captured is drained, which an engine at work does.
+    async fn recount<E: Env>(&self, env: &E, spec: &ObjectSpec, rows: bool) -> Result<Recount> {
+        let rows = rows && spec.attached.as_ref().is_none_or(|attached| !attached.detached);
+        for _ in 0..if rows { REST_TRIES } else { 0 } {
+            let (project, spec, clock) = (self.clone(), spec.clone(), env.clock());
+            if let Some(recount) = blocking(env, move || project.recount_at_rest(&spec, &clock)).await? {
+                return Ok(recount);
             }
-            attached = Some(open);
+            env.sleep(REST_PAUSE).await;
         }
-        let log = match self.open_log(spec, clock) {
-            Ok(log) => log,
-            Err(Error::Log(error @ cdc_log::Error::Corrupt { .. })) => {
-                let difference = Some(error.to_string());
-                return Ok((Verified { difference, ..Verified::default() }, Own::new()));
-            }
-            Err(error) => return Err(error),
+        let (project, spec, clock) = (self.clone(), spec.clone(), env.clock());
+        blocking(env, move || {
+            let (dense, log) = (project.settings.link.filter().is_all(), project.open_log(&spec, &clock));
+            readable(log.and_then(|mut log| log.at_one_moment(|log| recount(log, dense, None))))
+        })
+        .await
+    }
+
+    /// Recounts one log and compares live rows; `None` when captured rows wait to be drained.
+    fn recount_at_rest(&self, spec: &ObjectSpec, clock: &Clock) -> Result<Option<Recount>> {
+        let dense = self.settings.link.filter().is_all();
+        let recounted = if spec.attached.is_some() {
+            self.open_attached(spec, clock).and_then(|mut attached| {
+                if let Ok(_lock) = self.registry.lock() {
+                    while attached.look()?.drained.more {}
+                }
+                attached.at_rest(|log, compare| recount(log, dense, Some(compare)))
+            })
+        } else {
+            let log = self.open_log(spec, clock);
+            log.and_then(|mut log| log.at_rest(|log, compare| recount(log, dense, Some(compare))))
         };
-        let (found, fold) = match log.verify() {
-            Ok(verified) => verified,
-            Err(error @ cdc_log::Error::Corrupt { .. }) => {
-                let difference = Some(error.to_string());
-                return Ok((Verified { difference, ..Verified::default() }, Own::new()));
-            }
-            Err(error) => return Err(Error::Log(error)),
-        };
-        if let (Some((at, document)), true) = (&found.first_broken, self.settings.link.filter().is_all()) {
-            difference = Some(format!("the event at {at} does not continue the history of {document}"));
-        }
-        difference = difference.or(conservation(&log, found.records - found.own)?);
-        let rows_compared = rows && spec.attached.as_ref().is_none_or(|attached| !attached.detached);
-        if rows_compared {
-            let live = match &attached {
-                Some(attached) => attached.compare_rows(&fold)?,
-                None => log.compare_rows(&fold)?,
-            };
-            difference = difference.or(live.map(|row| row.to_string()));
-        }
-        let own = own_events(&log)?;
-        let (records, own_count, documents) = (found.records, found.own, found.documents);
-        Ok((
-            Verified { records, own: own_count, documents, rows_compared, difference, ..Verified::default() },
-            own,
-        ))
+        recounted.map_or_else(|error| readable(Err(error)).map(Some), |recount| Ok(recount))
     }
 
     /// Compares an object's archive with its log, record by record.
@@ -207,36 +250,38 @@ fn differs(log: &Log, page: &[Record]) -> Result<Option<Sequence>> {
     Ok(None)
 }
 
-fn each(log: &Log, mut visit: impl FnMut(&Record)) -> Result<()> {
+/// Visits the records up to `tail`.
+fn each(log: &Log, tail: Sequence, mut visit: impl FnMut(&Record)) -> Result<()> {
     let mut after = Sequence::new(log.floor()?.get() - 1);
-    while after < log.tail().sequence {
+    while after < tail {
         let records = log.read(after, Limit::default())?;
-        records.iter().for_each(&mut visit);
-        after = records.last().map_or(log.tail().sequence, |record| record.sequence);
+        records.iter().filter(|record| record.sequence <= tail).for_each(&mut visit);
+        after = records.last().map_or(tail, |record| record.sequence);
     }
     Ok(())
 }
 
 fn own_events(log: &Log) -> Result<Own> {
-    let mut own = Own::new();
-    each(log, |record| {
+    let mut own = Vec::new();
+    each(log, log.tail().sequence, |record| {
         if record.is_own() {
             own.push((record.origin_sequence, Digest::of(record.body.as_str().as_bytes())));
         }
     })?;
-    Ok(own)
+    Ok(Arc::new(own))
 }
 
 /// Checks that a log holds each origin's events as the origin has them, in order and without a gap. Gives how many
 /// it holds of each.
 fn hops(
     log: &Log,
+    tail: Sequence,
     owns: &BTreeMap<ObjectId, Own>,
     dense: bool,
 ) -> Result<(BTreeMap<ObjectId, usize>, Option<String>)> {
     let mut held: BTreeMap<ObjectId, usize> = BTreeMap::new();
     let mut difference = None;
-    each(log, |record| {
+    each(log, tail, |record| {
         let source = record.origin.source();
         let Some(own) = owns.get(source).filter(|_| !record.is_own()) else { return };
         let at = held.entry(source.clone()).or_default();

@@ -84,7 +84,7 @@ pub(super) async fn shut_down(signals: &mut Signals, cdc: Cdc) {
 pub(super) struct News {
     opened: BTreeSet<ObjectId>,
     failed: BTreeMap<ObjectId, String>,
-    stopped: BTreeMap<ObjectId, Trouble>,
+    stopped: BTreeMap<(ObjectId, &'static str), Trouble>,
 }
 
 impl News {
@@ -112,16 +112,15 @@ impl News {
 
     /// Tells what has stopped since, and what goes on again.
     pub(super) fn tell_troubles(&mut self, cdc: &Cdc) {
-        let stopped: BTreeMap<_, _> = cdc.troubles().into_iter().collect();
-        for (id, trouble) in &stopped {
-            if self.stopped.get(id) != Some(trouble) {
-                note(&format!("stopped: the {} of {id}: {}", trouble.what, trouble.reason));
+        let troubles = cdc.troubles().into_iter();
+        let stopped: BTreeMap<_, _> = troubles.map(|(id, trouble)| ((id, trouble.what), trouble)).collect();
+        for ((id, what), trouble) in &stopped {
+            if self.stopped.get(&(id.clone(), *what)) != Some(trouble) {
+                note(&format!("stopped: the {what} of {id}: {}", trouble.reason));
             }
         }
-        for (id, trouble) in &self.stopped {
-            if !stopped.contains_key(id) {
-                note(&format!("recovered: the {} of {id}", trouble.what));
-            }
+        for (id, what) in self.stopped.keys().filter(|known| !stopped.contains_key(known)) {
+            note(&format!("recovered: the {what} of {id}"));
         }
         self.stopped = stopped;
     }
