@@ -216,7 +216,7 @@ fn of_cdc(error: &cdc::Error) -> Meaning {
         Error::Circle { .. } => (Exit::Conflict, Some("choose a parent that is not below the object itself")),
         Error::InUse { .. } => (Exit::Conflict, None),
         Error::Attached { .. } => (Exit::Conflict, None),
-        Error::NotAttached { .. } => (Exit::Failure, Some("`cdc tree` shows which objects are attached")),
+        Error::NotAttached { .. } => (Exit::NotFound, Some("`cdc tree` shows which objects are attached")),
         Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => (Exit::NotFound, None),
         Error::File { .. } => (Exit::Failure, Some("check the path and the permissions")),
         Error::Damaged { .. } => (Exit::Failure, Some("restore the file from a backup")),

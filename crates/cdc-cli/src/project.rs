@@ -37,7 +37,7 @@ pub(crate) fn open(global: &Global, tuning: &Tuning) -> Result<Project, Failure>
         }
     }
     tuning.apply(&mut settings);
-    settings.link.validate().map_err(cdc::Error::from)?;
+    settings.validate().map_err(cdc::Error::from)?;
     Ok(Project::open(folder, settings)?)
 }
 
@@ -117,7 +117,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, Failure> {
     let at = |span: Option<std::ops::Range<usize>>, message: &str| place(path, text, span, message);
     let settings: Settings =
         toml::from_str(text).map_err(|error: toml::de::Error| at(error.span(), error.message()))?;
-    settings.link.validate().map_err(|error| at(span_of(text, &error), &error.to_string()))?;
+    settings.validate().map_err(|error| at(span_of(text, &error), &error.to_string()))?;
     Ok(settings)
 }
 

@@ -16,6 +16,9 @@ pub(crate) const DRAIN_ROWS_MAX: u64 = 10_000;
 /// And at most this many bytes of bodies.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
 
+/// The last millisecond of the year 9999.
+const YEAR_9999: Timestamp = Timestamp::new(253_402_300_799_999);
+
 /// What one drain did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
@@ -144,14 +147,26 @@ struct Drain<'t> {
     bytes: usize,
 }
 
+/// When a row was captured. A time that no calendar has would be the log's time from then on and keep its archive from
+/// going on; who writes one gets the time of the drain instead.
+fn captured_at(row: &Row<'_>, log: &LogTransaction<'_>) -> Result<Timestamp> {
+    let at = row.get_ref(1)?.as_i64().ok().map(Timestamp::new);
+    Ok(at.filter(|at| (Timestamp::ZERO..=YEAR_9999).contains(at)).unwrap_or_else(|| log.now()))
+}
+
 impl Drain<'_> {
     fn read(&mut self, user: &Connection, log: &mut LogTransaction<'_>, from: From) -> Result<()> {
         let mut after = from.seq();
         let mut statement = user.prepare_cached("SELECT * FROM _cdc_capture WHERE seq > ?1 ORDER BY seq")?;
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
-            let head =
-                RowHead { seq: row.get(0)?, timestamp: row.get(1)?, table: row.get(3)?, nonce: row.get(4)? };
+            let timestamp = captured_at(row, log)?;
+            let head = RowHead {
+                seq: row.get(0)?,
+                timestamp: timestamp.get(),
+                table: row.get(3)?,
+                nonce: row.get(4)?,
+            };
             let gap = head.seq != after + 1 && (self.mark.is_some() || from != From::Oldest);
             let full = !self.assembler.is_open() && self.is_full();
             if self.fold.is_none() && (gap || full) {

@@ -169,6 +169,11 @@ impl Log {
     ///
     /// [`Error::Sqlite`] or [`Error::Corrupt`].
     pub fn refresh(&mut self) -> Result<()> {
+        let newest = "SELECT coalesce(max(sequence), 0) FROM _cdc_log";
+        let newest: i64 = self.conn.prepare_cached(newest)?.query_row([], |row| row.get(0))?;
+        if newest == self.tail.position.sequence.as_i64() {
+            return Ok(());
+        }
         self.at_one_moment(|_| Ok(()))
     }
 

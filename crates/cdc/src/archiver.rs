@@ -10,7 +10,6 @@ use cdc_net::Env;
 
 use crate::settings::ArchiveSettings;
 use crate::shared::{Shared, raise, stopped};
-use crate::uplink::chain;
 use crate::{Error, Result};
 
 /// Bytes of bodies in one commit at most.
@@ -27,7 +26,7 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, location: Location, se
         match archive_until_stopped(&object, &location, &settings, &mut pause).await {
             Ok(()) => return,
             Err(error) if may_pass(&error) => {
-                object.set_trouble("archive", chain(&error));
+                object.set_failed("archive", &error);
                 tokio::select! {
                     biased;
                     () = stopped(&mut stop) => return,
@@ -35,7 +34,7 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, location: Location, se
                 }
                 pause = (pause * 2).min(RETRY_MAX);
             }
-            Err(error) => return object.set_trouble("archive", chain(&error)),
+            Err(error) => return object.set_failed("archive", &error),
         }
     }
 }
@@ -62,6 +61,9 @@ async fn archive_until_stopped<E: Env>(
     let mut flush_to = if asked { object.tail.borrow().sequence } else { Sequence::ZERO };
     let mut first_waited_at = None;
     loop {
+        if *stop.borrow() {
+            return Ok(());
+        }
         let waiting = tail.borrow_and_update().sequence.since(mark.sequence);
         let now = object.env.now();
         let due_at =

@@ -8,7 +8,6 @@ use cdc_net::Env;
 
 use crate::node::Hot;
 use crate::shared::{Shared, stopped};
-use crate::uplink::chain;
 use crate::wake::{FolderWatch, Signature};
 use crate::{Error, Result};
 
@@ -78,6 +77,9 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
 /// Looks until nothing is left, and tells those who `asked`. Gives false when a look failed and is to be repeated.
 async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, asked: u64) -> bool {
     loop {
+        if *object.stop.borrow() {
+            return true;
+        }
         let looked = object.run(|node| match &mut node.hot {
             Hot::Attached(attached) => Ok(Some(attached.look()?)),
             Hot::Owned(_) => Ok(None),
@@ -92,7 +94,7 @@ async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, asked: u64) -> bool {
             Err(Error::Log(error)) if error.is_busy() => return false,
             Err(Error::ShutDown) => return true,
             Err(error) => {
-                object.set_trouble("drain", chain(&error));
+                object.set_failed("drain", &error);
                 return false;
             }
         }

@@ -67,7 +67,7 @@ impl<E: Env> CdcBuilder<E> {
     /// [`Error::InUse`], [`Error::File`], or what is wrong with a setting.
     pub async fn open(self) -> Result<Cdc<E>> {
         let Self { folder, settings, env } = self;
-        settings.link.validate()?;
+        settings.validate()?;
         let opened = blocking(&env, move || {
             let project = Project::open(folder, settings)?;
             let lock = project.registry.lock()?;
@@ -86,7 +86,7 @@ impl<E: Env> CdcBuilder<E> {
                 news: watch::Sender::new(0),
                 alive: Mutex::new(Some(alive)),
                 ended: Mutex::new(Some(ended)),
-                lock: Mutex::new(Some(lock)),
+                lock: Mutex::new(Some(Arc::new(lock))),
             }),
         })
     }
@@ -119,8 +119,8 @@ pub(crate) struct Inner<E: Env> {
     /// Every driver holds a clone; when all are gone, the drivers have ended.
     alive: Mutex<Option<mpsc::Sender<()>>>,
     ended: Mutex<Option<mpsc::Receiver<()>>>,
-    /// Held until the engine has stopped.
-    lock: Mutex<Option<File>>,
+    /// Held until the engine has stopped, by every driver too.
+    lock: Mutex<Option<Arc<File>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -208,11 +208,12 @@ impl<E: Env> Cdc<E> {
         let ancestors = inner.project.registry.ancestors(&spec)?;
         let (env, news) = (inner.env.clone(), inner.news.clone());
         let object = Shared::new(spec, node.await?, env, ancestors, warehouse.is_some(), news);
+        let taken = lock(&inner.lock).clone();
         let drive = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let alive = alive.clone();
+            let held = (alive.clone(), taken.clone());
             inner.env.spawn(async move {
                 task.await;
-                drop(alive);
+                drop(held);
             });
         };
         drive(Box::pin(intake::serve(Arc::clone(&object), inner.net.serve(object.id().clone()))));
@@ -230,6 +231,10 @@ impl<E: Env> Cdc<E> {
         }
         object.update_settled();
         lock(&inner.objects).insert(object.id().clone(), Arc::clone(&object));
+        if lock(&inner.alive).is_none() {
+            // The engine was stopped meanwhile, and may have told everybody else already.
+            object.stop.send_replace(true);
+        }
         Ok(object)
     }
 
@@ -265,15 +270,14 @@ impl<E: Env> Cdc<E> {
     pub async fn quiet(&self) -> Result<()> {
         let mut objects = self.all();
         // Children before parents, so that one pass carries everything to the roots.
-        objects.sort_by_key(|object| std::cmp::Reverse(object.ancestors.borrow().len()));
+        objects.sort_by_key(|object| std::cmp::Reverse(object.depth));
         let looks: Vec<_> = objects.iter().map(|object| Self::drain(object)).collect();
         let mut result = Ok(());
         for look in futures_util::future::join_all(looks).await {
             result = result.and(look);
         }
-        while let Some(depth) = objects.first().map(|object| object.ancestors.borrow().len()) {
-            let (level, rest) =
-                objects.into_iter().partition(|object| object.ancestors.borrow().len() == depth);
+        while let Some(depth) = objects.first().map(|object| object.depth) {
+            let (level, rest) = objects.into_iter().partition(|object| object.depth == depth);
             objects = rest;
             let sent = level.iter().map(|object: &Arc<Shared<E>>| Self::send(object));
             for sent in futures_util::future::join_all(sent).await {

@@ -7,7 +7,6 @@ use cdc_relay::Receiver;
 use tokio::sync::mpsc;
 
 use crate::shared::Shared;
-use crate::uplink::chain;
 
 /// Requests that share one transaction at most.
 const GROUP_REQUESTS_MAX: usize = 128;
@@ -38,7 +37,7 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
                 }
             }
             // Dropping the ways back tells the children that no answer comes; they try again.
-            Err(error) => object.set_trouble("intake", chain(&error)),
+            Err(error) => object.set_failed("intake", &error),
         }
     }
 }

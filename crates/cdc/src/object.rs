@@ -8,7 +8,6 @@ use cdc_relay::Stages;
 use crate::engine::blocking;
 use crate::node::Hot;
 use crate::shared::Shared;
-use crate::uplink::chain;
 use crate::{Cdc, Error, Reader, Result};
 
 /// Says how to open an object.
@@ -138,7 +137,7 @@ impl<E: Env> Object<E> {
             self.on_owned(move |log| carry(|given_up| log.write(|tx| work(tx).map_err(given_up)))).await?;
         // Of a very large transaction the rest follows in chunks. It is durable already.
         if let Err(error) = self.shared.run(|node| node.drain_own()).await {
-            self.shared.set_trouble("drain", chain(&error));
+            self.shared.set_failed("drain", &error);
         }
         Ok(written)
     }

@@ -104,8 +104,10 @@ impl Registry {
         let folder = self.folder.join(".cdc/objects");
         let mut objects = BTreeMap::new();
         for entry in fs::read_dir(&folder).map_err(file(&folder, "read"))? {
-            let path = entry.map_err(file(&folder, "read"))?.path().join("object.json");
-            if let Some(spec) = read_spec(&path)? {
+            let entry = entry.map_err(file(&folder, "read"))?;
+            let path = entry.path().join("object.json");
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if let Some(spec) = if is_folder { read_spec(&path)? } else { None } {
                 objects.insert(spec.id.clone(), spec);
             }
         }
@@ -115,7 +117,7 @@ impl Registry {
     /// Stores an object: all of it or nothing, also through a crash.
     pub(crate) fn put(&self, spec: &ObjectSpec) -> Result<()> {
         self.check_context(spec)?;
-        let folder = self.object_folder(&spec.id);
+        let (objects, folder) = (self.folder.join(".cdc/objects"), self.object_folder(&spec.id));
         fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;
         let (path, draft) = (folder.join("object.json"), folder.join("object.json.new"));
         let text = serde_json::to_vec_pretty(spec)
@@ -125,7 +127,9 @@ impl Registry {
             new.write_all(&text)?;
             new.sync_all()?;
             fs::rename(&draft, &path)?;
-            fs::File::open(&folder)?.sync_all()
+            fs::File::open(&folder)?.sync_all()?;
+            // The folder itself may be new.
+            fs::File::open(&objects)?.sync_all()
         };
         write().map_err(file(&path, "written"))
     }

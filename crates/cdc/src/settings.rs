@@ -13,6 +13,18 @@ pub struct Settings {
     pub archive: Option<ArchiveSettings>,
 }
 
+impl Settings {
+    /// Checks that every setting is within its limits.
+    ///
+    /// # Errors
+    ///
+    /// [`Setting`](cdc_relay::Error::Setting) names the first that is not.
+    pub fn validate(&self) -> Result<(), cdc_relay::Error> {
+        self.link.validate()?;
+        self.archive.as_ref().map_or(Ok(()), ArchiveSettings::validate)
+    }
+}
+
 /// The settings of the archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -51,6 +63,18 @@ impl ArchiveSettings {
             interval_ms: interval_ms(),
             events_max: events_max(),
         }
+    }
+
+    fn validate(&self) -> Result<(), cdc_relay::Error> {
+        for (name, value) in
+            [("eventsMin", self.events_min), ("interval", self.interval_ms), ("eventsMax", self.events_max)]
+        {
+            if value == 0 {
+                let expected = "1 or more";
+                return Err(cdc_relay::Error::Setting { name, value: value.to_string(), expected });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) const fn interval(&self) -> Duration {

@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cdc_model::{ObjectId, Position, Sequence};
+use cdc_model::{ObjectId, Position, Remedy, Sequence};
 use cdc_net::Env;
 use tokio::sync::watch;
 
 use crate::lane::Lane;
 use crate::node::Node;
 use crate::registry::ObjectSpec;
+use crate::uplink::chain;
 use crate::{Error, Result};
 
 /// One object of a running engine.
 #[derive(Debug)]
 pub(crate) struct Shared<E: Env> {
     pub(crate) spec: ObjectSpec,
+    /// How many ancestors it has here. What the link hears of its ancestors comes later.
+    pub(crate) depth: usize,
     pub(crate) lane: Lane<Node, E>,
     pub(crate) env: E,
     /// The log's newest durable position.
@@ -41,7 +44,7 @@ pub(crate) struct Shared<E: Env> {
     /// Counts troubles of all objects, so that whoever waits for progress looks again.
     news: watch::Sender<u64>,
     /// By what has stopped.
-    troubles: Mutex<BTreeMap<&'static str, String>>,
+    troubles: Mutex<BTreeMap<&'static str, (String, Remedy)>>,
 }
 
 /// Why children's events wait in an object that was opened without its stages.
@@ -55,6 +58,8 @@ pub struct Trouble {
     pub what: &'static str,
     /// Why, in words.
     pub reason: String,
+    /// What to do about it. With [`Remedy::Retry`] it is tried again without being asked.
+    pub remedy: Remedy,
 }
 
 impl<E: Env> Shared<E> {
@@ -72,6 +77,7 @@ impl<E: Env> Shared<E> {
         let shared = Arc::new(Self {
             lane: Lane::new(node, env.clone()),
             spec,
+            depth: ancestors.len(),
             env,
             tail: watch::Sender::new(tail),
             sendable: watch::Sender::new(sendable),
@@ -87,7 +93,7 @@ impl<E: Env> Shared<E> {
             troubles: Mutex::new(BTreeMap::new()),
         });
         if waits_for_stages {
-            shared.set_trouble("stages", STAGES_MISSING.to_owned());
+            shared.set_trouble("stages", STAGES_MISSING.to_owned(), Remedy::FixRequest);
         }
         shared
     }
@@ -134,12 +140,19 @@ impl<E: Env> Shared<E> {
         raise(&self.settled, settled);
     }
 
-    pub(crate) fn set_trouble(&self, what: &'static str, reason: String) {
-        if self.troubles_now().get(what) != Some(&reason) {
-            tracing::warn!(object = %self.id(), what, %reason, "stopped");
-            self.troubles_now().insert(what, reason);
+    pub(crate) fn set_trouble(&self, what: &'static str, reason: String, remedy: Remedy) {
+        let trouble = (reason, remedy);
+        if self.troubles_now().get(what) != Some(&trouble) {
+            let goes_on = remedy == Remedy::Retry;
+            tracing::warn!(object = %self.id(), what, reason = %trouble.0, goes_on, "trouble");
+            self.troubles_now().insert(what, trouble);
         }
         self.news.send_modify(|count| *count += 1);
+    }
+
+    /// As [`Shared::set_trouble`] for an error of ours.
+    pub(crate) fn set_failed(&self, what: &'static str, error: &Error) {
+        self.set_trouble(what, chain(error), error.remedy());
     }
 
     pub(crate) fn clear_trouble(&self, what: &'static str) {
@@ -147,18 +160,23 @@ impl<E: Env> Shared<E> {
     }
 
     pub(crate) fn troubles(&self) -> Vec<Trouble> {
-        let trouble = |(what, reason): (&&'static str, &String)| Trouble { what, reason: reason.clone() };
-        self.troubles_now().iter().map(trouble).collect()
+        let troubles = self.troubles_now();
+        let trouble = |(what, (reason, remedy)): (&&'static str, &(String, Remedy))| Trouble {
+            what,
+            reason: reason.clone(),
+            remedy: *remedy,
+        };
+        troubles.iter().map(trouble).collect()
     }
 
-    fn troubles_now(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+    fn troubles_now(&self) -> MutexGuard<'_, BTreeMap<&'static str, (String, Remedy)>> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error if one of these drivers of the object has stopped.
     fn check(&self, drivers: &[&str]) -> Result<()> {
         let stopped = self.troubles().into_iter().find(|trouble| drivers.contains(&trouble.what));
-        stopped.map_or(Ok(()), |Trouble { what, reason }| {
+        stopped.map_or(Ok(()), |Trouble { what, reason, .. }| {
             Err(Error::Stopped { id: self.id().clone(), what, reason })
         })
     }

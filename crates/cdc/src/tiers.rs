@@ -91,6 +91,17 @@ impl std::fmt::Debug for ColdTier {
     }
 }
 
+/// How many of these fit into a page, which takes no more than it may: the scan goes on where the next page begins.
+fn fitting(records: &VecDeque<Record>, limit: cdc_replay::Limit) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&Record| {
+        let fits = bytes < limit.bytes;
+        bytes += record.body.as_str().len();
+        fits
+    };
+    records.iter().take(limit.records.max(1)).take_while(fits).count().max(1)
+}
+
 impl Source for ColdTier {
     type Error = Error;
 
@@ -130,7 +141,7 @@ impl Source for ColdTier {
         if open.read_ahead.is_empty() {
             open.read_ahead = open.stream.try_next().await?.unwrap_or_default().into();
         }
-        let taken = open.read_ahead.len().min(scan.limit.records.max(1));
+        let taken = fitting(&open.read_ahead, scan.limit);
         let records: Vec<Record> = open.read_ahead.drain(..taken).collect();
         // At the end of the stream everything up to the scan's end has been looked at.
         open.at = records.last().map_or(scan.through, |record| record.sequence);

@@ -45,8 +45,8 @@ impl<E: Env, T: Transport> Uplink<E, T> {
         let object = Arc::clone(&self.object);
         match self.drive_to_end().await {
             Ok(None) => {}
-            Ok(Some(stop)) => object.set_trouble("link", chain(&stop)),
-            Err(error) => object.set_trouble("link", chain(&error)),
+            Ok(Some(stop)) => object.set_trouble("link", chain(&stop), stop.remedy()),
+            Err(error) => object.set_failed("link", &error),
         }
     }
 

@@ -60,7 +60,8 @@ async fn on(session: &Session, signals: &mut Signals, cdc: Cdc) -> Result<(), Fa
             break stop;
         }
         match signals.until(news.tell_opened(&cdc)).await {
-            Ok(told) => told?,
+            // What runs already goes on, whatever keeps the project from being read just now.
+            Ok(told) => news.tell_unreadable(told),
             Err(stop) => break stop,
         }
     };
@@ -84,6 +85,7 @@ pub(super) async fn shut_down(signals: &mut Signals, cdc: Cdc) {
 pub(super) struct News {
     opened: BTreeSet<ObjectId>,
     failed: BTreeMap<ObjectId, String>,
+    unreadable: Option<String>,
     stopped: BTreeMap<(ObjectId, &'static str), Trouble>,
 }
 
@@ -110,13 +112,23 @@ impl News {
         Ok(())
     }
 
+    /// Tells once why the project could not be read.
+    fn tell_unreadable(&mut self, told: Result<(), Failure>) {
+        let reason = told.err().map(|error| in_one_line(&error));
+        if let Some(reason) = reason.as_ref().filter(|_| self.unreadable != reason) {
+            note(&format!("cannot look for new objects: {reason}"));
+        }
+        self.unreadable = reason;
+    }
+
     /// Tells what has stopped since, and what goes on again.
     pub(super) fn tell_troubles(&mut self, cdc: &Cdc) {
         let troubles = cdc.troubles().into_iter();
         let stopped: BTreeMap<_, _> = troubles.map(|(id, trouble)| ((id, trouble.what), trouble)).collect();
         for ((id, what), trouble) in &stopped {
             if self.stopped.get(&(id.clone(), *what)) != Some(trouble) {
-                note(&format!("stopped: the {what} of {id}: {}", trouble.reason));
+                let how = if trouble.remedy == cdc::Remedy::Retry { "waiting" } else { "stopped" };
+                note(&format!("{how}: the {what} of {id}: {}", trouble.reason));
             }
         }
         for (id, what) in self.stopped.keys().filter(|known| !stopped.contains_key(known)) {
@@ -171,7 +183,7 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     let troubles = cdc.troubles();
     for (id, trouble) in &troubles {
         reasons.push(format!("  the {} of {id} has stopped: {}", trouble.what, trouble.reason));
-        exits.push(Exit::Failure);
+        exits.push(if trouble.remedy == cdc::Remedy::Retry { Exit::Unreachable } else { Exit::Failure });
     }
     if let (Err(error), true) = (quiet, troubles.is_empty()) {
         reasons.push(format!("  {}", in_one_line(&error)));
