@@ -215,6 +215,12 @@ fn of_cdc(error: &cdc::Error) -> Meaning {
         ),
         Error::Circle { .. } => (Exit::Conflict, Some("choose a parent that is not below the object itself")),
         Error::InUse { .. } => (Exit::Conflict, None),
+        Error::Copied { .. } => (
+            Exit::Conflict,
+            Some(
+                "work in the original; if it is given up, remove its .cdc/home and the copy takes its place",
+            ),
+        ),
         Error::Attached { .. } => (Exit::Conflict, None),
         Error::NotAttached { .. } => (Exit::NotFound, Some("`cdc tree` shows which objects are attached")),
         Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => (Exit::NotFound, None),
@@ -241,13 +247,22 @@ fn of_log(error: &LogError) -> Meaning {
             (Exit::NotFound, Some("name tables as the database does, or leave --tables out to capture all"))
         }
         LogError::UnsupportedTable { .. } => (Exit::Failure, Some("leave the table out of --tables")),
-        LogError::AnotherObject { .. } => {
-            (Exit::Conflict, Some("use that id, or `cdc detach` it there first"))
-        }
-        LogError::DrainedElsewhere { .. } => (Exit::Conflict, None),
+        LogError::AnotherObject { .. } => (
+            Exit::Conflict,
+            Some("use that id, `cdc detach` it there first, or --force it if that log is lost"),
+        ),
+        LogError::DrainedElsewhere { .. } => (
+            Exit::Conflict,
+            Some(
+                "if that log is lost, `cdc detach DB --force` takes its capture out, and what it had not drained",
+            ),
+        ),
+        LogError::IsALog { .. } => (Exit::Usage, None),
         LogError::LogRewound { .. } => (
             Exit::Failure,
-            Some("put the newest copy of .cdc back, or detach and attach anew under another id"),
+            Some(
+                "put the newest copy of .cdc back, or `cdc detach DB --force` and attach anew under another id",
+            ),
         ),
         LogError::Corrupt { .. } => {
             (Exit::Failure, Some("keep the files as they are; restore .cdc from a backup"))

@@ -97,6 +97,8 @@ fn from_sql(error: rusqlite::types::FromSqlError) -> Error {
 pub struct AttachReport {
     /// What was installed.
     pub installed: Installed,
+    /// The tables that are captured now.
+    pub captured: Vec<String>,
     /// The database's journal mode, which is left as it is.
     pub journal_mode: String,
 }
@@ -156,10 +158,14 @@ impl Attached {
     pub fn install(&mut self) -> Result<AttachReport> {
         let user = open_database(&self.database)?;
         self.check_owner(&user)?;
+        if is_a_log(&user)? {
+            return Err(Error::IsALog { path: self.database.clone() });
+        }
         let journal_mode = user.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
         let installed = self.heal(&user)?;
+        let captured = capture::current(&user)?.into_keys().collect();
         user.close().map_err(|(_, error)| error)?;
-        Ok(AttachReport { installed, journal_mode })
+        Ok(AttachReport { installed, captured, journal_mode })
     }
 
     /// Looks at the database once: heals capture, drains what is new, and undoes or compares what a restored copy
@@ -382,10 +388,7 @@ impl Attached {
     pub fn uninstall(&mut self) -> Result<()> {
         let user = open_database(&self.database)?;
         self.check_owner(&user)?;
-        user.execute_batch("BEGIN IMMEDIATE")?;
-        let removed = capture::remove_all(&user);
-        user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        removed
+        strip_at(&user)
     }
 
     /// Runs `work` on log and database at one moment at which nothing waits to be drained, with a comparison of the
@@ -418,6 +421,30 @@ impl Attached {
         let user = open_database(&self.database)?;
         crate::verify::compare_rows(&user, self.log.id(), fold)
     }
+}
+
+/// Takes triggers and tables of capture out of a database, whichever log they belong to and without draining them.
+///
+/// # Errors
+///
+/// [`Error::Sqlite`], or what is wrong with the database, as for [`Attached::open`]; nothing is removed then.
+pub fn strip(database: &Path) -> Result<()> {
+    let user = open_database(database)?;
+    strip_at(&user)?;
+    user.close().map_err(|(_, error)| error.into())
+}
+
+fn strip_at(user: &Connection) -> Result<()> {
+    user.execute_batch("BEGIN IMMEDIATE")?;
+    let removed = capture::remove_all(user);
+    user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    removed
+}
+
+/// Whether a database is a log of ours or an object's own database.
+fn is_a_log(user: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_cdc_log')";
+    Ok(user.query_row(sql, [], |row| row.get(0))?)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -476,6 +503,9 @@ fn open_database(path: &Path) -> Result<Connection> {
 /// As [`open_database`], waiting so long for another process's lock.
 fn open_waiting(path: &Path, timeout: Duration) -> Result<Connection> {
     let canonical = path.canonicalize().map_err(|_error| Error::NotFound { path: path.to_owned() })?;
+    if !canonical.is_file() {
+        return Err(Error::NotADatabase { path: path.to_owned() });
+    }
     if let Some(kind) = network_file_system(&canonical) {
         return Err(Error::NetworkFileSystem { path: path.to_owned(), kind });
     }

@@ -75,6 +75,14 @@ pub enum Error {
         /// The object it was opened for.
         expected: ObjectId,
     },
+    /// The file is itself a log or the database of an object.
+    #[error(
+        "{path} is a log or the database of an object itself; only an application's database can be attached"
+    )]
+    IsALog {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another log drains this database. Detach it there first.
     #[error("{path} is drained by another log ({by}); detach it there first")]
     DrainedElsewhere {
@@ -180,6 +188,7 @@ impl Error {
             | Self::UnknownTable { .. }
             | Self::UnsupportedTable { .. }
             | Self::AnotherObject { .. }
+            | Self::IsALog { .. }
             | Self::BeyondTail { .. }
             | Self::CheckpointBackwards { .. }
             | Self::NotAllowed { .. }

@@ -65,6 +65,14 @@ pub enum Error {
         /// The lock file.
         lock: PathBuf,
     },
+    /// The folder is a copy of a project that is still there.
+    #[error("{folder} is a copy of the project in {original}: both would drain the same databases")]
+    Copied {
+        /// The folder.
+        folder: PathBuf,
+        /// The project it was copied from.
+        original: PathBuf,
+    },
     /// A file of the project could not be read or written.
     #[error("{path} could not be {action}")]
     File {
@@ -144,7 +152,7 @@ impl Error {
             Self::Replay(error) => error.remedy(),
             Self::Relay(error) => error.remedy(),
             Self::Deadline { .. } => Remedy::Retry,
-            Self::InUse { .. } => Remedy::Fenced,
+            Self::InUse { .. } | Self::Copied { .. } => Remedy::Fenced,
             Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,
             Self::Panicked { .. } => Remedy::Bug,
             Self::Value(_)

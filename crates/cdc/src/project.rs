@@ -194,6 +194,27 @@ impl Project {
         Ok(database)
     }
 
+    /// Takes capture out of a database whose log is lost or elsewhere, and forgets a database that is gone. What was
+    /// captured and not drained is lost. Gives the object it was attached to here, if any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`], or what is wrong with the database.
+    pub fn detach_by_force(&self, database: &Path) -> Result<Option<ObjectId>> {
+        let _lock = self.registry.lock()?;
+        let path = database.canonicalize().unwrap_or_else(|_gone| database.to_owned());
+        if path.exists() {
+            cdc_log::strip(&path)?;
+        }
+        let is_it = |spec: &ObjectSpec| spec.attached.as_ref().is_some_and(|known| known.database == path);
+        let Some(mut spec) = self.objects()?.into_values().find(is_it) else { return Ok(None) };
+        if let Some(attached) = &mut spec.attached {
+            attached.detached = true;
+        }
+        self.registry.put(&spec)?;
+        Ok(Some(spec.id))
+    }
+
     pub(crate) fn open_attached(&self, spec: &ObjectSpec, clock: &Clock) -> Result<Attached> {
         let Some(attached) = &spec.attached else {
             return Err(Error::NotAttached { id: spec.id.clone() });

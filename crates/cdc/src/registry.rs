@@ -70,12 +70,35 @@ impl Registry {
         let path = self.lock_path();
         let lock = fs::File::create(&path).map_err(file(&path, "written"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(lock),
+            Ok(()) => self.check_home().map(|()| lock),
             Err(fs::TryLockError::WouldBlock) => {
                 Err(Error::InUse { folder: self.folder.clone(), lock: path })
             }
             Err(fs::TryLockError::Error(source)) => Err(Error::File { path, action: "locked", source }),
         }
+    }
+
+    /// A copy of a project would drain the databases of the original, and both would lose track. A project that was
+    /// moved is at home where it is now.
+    fn check_home(&self) -> Result<()> {
+        let path = self.folder.join(".cdc/home");
+        let here = self.folder.canonicalize().map_err(file(&self.folder, "read"))?;
+        let here = here.to_string_lossy().into_owned();
+        let known = match fs::read_to_string(&path) {
+            Ok(known) => Some(known),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(Error::File { path, action: "read", source }),
+        };
+        if known.as_ref() == Some(&here) {
+            return Ok(());
+        }
+        if let Some(original) = known {
+            let its_home = Path::new(&original).join(".cdc/home");
+            if fs::read_to_string(its_home).is_ok_and(|home| home == original) {
+                return Err(Error::Copied { folder: self.folder.clone(), original: original.into() });
+            }
+        }
+        fs::write(&path, here).map_err(file(&path, "written"))
     }
 
     /// The folder of one object.

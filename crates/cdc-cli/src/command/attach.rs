@@ -60,13 +60,16 @@ struct LeftOut<'a> {
 
 pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
     let project = session.project()?;
-    let context = args.context.as_ref().map(|context| context.id(&project)).transpose()?;
-    let options = AttachOptions {
-        database: args.database.clone(),
-        id: args.id.clone(),
-        context,
-        tables: tables(&args.tables),
+    let given = args.context.as_ref().map(|context| context.id(&project)).transpose()?;
+    // Attaching again repairs: what is not said stays as it is.
+    let known = match project.object(&args.id) {
+        Err(cdc::Error::UnknownObject { .. }) => None,
+        found => Some(found?),
     };
+    let context = given.or_else(|| known.as_ref()?.context.clone());
+    let kept = known.and_then(|known| known.attached).filter(|_| args.tables.is_empty() && !args.all);
+    let tables = kept.map_or_else(|| tables(&args.tables), |kept| kept.tables);
+    let options = AttachOptions { database: args.database.clone(), id: args.id.clone(), context, tables };
     let report = attach(&project, session, &options)?;
     tell(&options, &report);
     let installed = &report.installed;
@@ -76,7 +79,7 @@ pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
         context: options.context.as_ref(),
         database: &options.database,
         journal_mode: &report.journal_mode,
-        tables: &installed.tables,
+        tables: &report.captured,
         snapshot_rows: installed.snapshot_rows,
         left_out,
     })

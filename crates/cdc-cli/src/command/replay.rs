@@ -3,7 +3,7 @@ use futures_util::TryStreamExt as _;
 
 use crate::args::moment;
 use crate::failure::Failure;
-use crate::output::{ProgressLine, View};
+use crate::output::{ProgressLine, View, note};
 use crate::project::Target;
 use crate::session::Session;
 
@@ -61,7 +61,9 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
         replay = replay.with_schema_changes();
     }
     let view = View { of: reader.spec().id.clone(), placed: true };
-    print(session, replay, &view).await?;
+    if print(session, replay, &view).await? == 0 {
+        note("no event matches");
+    }
     session.out.none()
 }
 

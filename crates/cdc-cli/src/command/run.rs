@@ -25,7 +25,7 @@ then goes on with the next run; nothing is lost. One process at a time runs a pr
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long an orderly stop may take.
-const STOP: Deadline = Deadline::secs(10);
+const STOP_SECS: u64 = 10;
 
 /// Capture, propagate and archive, until stopped or once
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,10 @@ async fn on(session: &Session, signals: &mut Signals, cdc: Cdc) -> Result<(), Fa
 
 /// Stops in order; a second signal stops at once.
 pub(super) async fn shut_down(signals: &mut Signals, cdc: Cdc) {
-    match signals.until(cdc.shutdown(STOP)).await {
+    note(&format!(
+        "stopping: what is under way is sent, for {STOP_SECS} s at most; Ctrl-C again stops at once"
+    ));
+    match signals.until(cdc.shutdown(Deadline::secs(STOP_SECS))).await {
         Ok(Ok(())) => note("stopped; everything was sent"),
         Ok(Err(error)) => {
             note(&format!("stopped; the next run goes on where this one ends: {}", in_one_line(&error)))

@@ -119,3 +119,70 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
     assert_eq!(location("", Some("variable")), "variable");
     assert_eq!(location("--warehouse flag", Some("variable")), "flag");
 }
+
+#[test]
+fn capture_whose_log_is_lost_or_whose_database_is_gone_is_given_up_by_force() {
+    let world = World::with_customers();
+    fs::remove_dir_all(world.path(".cdc/objects/crm.headless.ly~acme")).unwrap();
+    world.sql("gone.db", CUSTOMERS);
+    world.ok("attach gone.db --id crm.headless.ly/gone");
+    fs::remove_file(world.path("gone.db")).unwrap();
+    insta::assert_snapshot!(world.session(&[
+        "attach app.db --id crm.headless.ly/acme --context crm.headless.ly",
+        "detach app.db",
+        "detach app.db --force",
+        "detach crm.headless.ly/gone",
+        "detach crm.headless.ly/gone --force",
+        "detach nothing.db --force",
+        "run --once",
+    ]));
+    assert!(world.ours("app.db").is_empty());
+}
+
+#[test]
+fn a_log_and_a_folder_are_no_applications_databases() {
+    let world = World::with_customers();
+    let log = ".cdc/objects/crm.headless.ly~acme/log.db";
+    insta::assert_snapshot!(world.session(&[
+        &format!("attach {log} --id x.y/log"),
+        "attach . --id x.y/folder",
+        "attach /dev/null --id x.y/null",
+    ]));
+    world.ok("run --once");
+}
+
+#[test]
+fn attaching_again_keeps_what_it_is_not_told() {
+    let world = World::new();
+    world.sql("app.db", CUSTOMERS);
+    world.ok("init");
+    world.ok("attach app.db --id a.b/app --context a.b --tables customers");
+    insta::assert_snapshot!(world.session(&["attach app.db --id a.b/app"]));
+    world.sql("app.db", "CREATE TABLE orders(id INTEGER PRIMARY KEY); INSERT INTO orders VALUES (1);");
+    world.ok("run --once");
+    let events = world.values("replay a.b");
+    assert!(events.iter().all(|event| event["collection"] == "customers"));
+}
+
+#[test]
+fn a_copied_project_is_refused_and_a_moved_one_is_at_home_where_it_is() {
+    let world = World::with_customers();
+    world.ok("run --once");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copy = elsewhere.path().join("copy");
+    let copied = std::process::Command::new("cp").arg("-r").arg(world.path(".")).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    let run = |line: &str| {
+        let ran = world.command(line).current_dir(&copy).output().unwrap();
+        (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
+    };
+    let (code, told) = run("run --once");
+    assert!(code == Some(5) && told.contains("is a copy of the project in"), "{told}");
+    fs::remove_dir_all(world.path(".cdc")).unwrap();
+    world.sql("app.db", "UPDATE customers SET tier = 'pro'");
+    // Its database is where it was; its archive names the files by where they were.
+    let (code, told) = run("run --once");
+    assert!(code == Some(1) && told.contains("outside the warehouse"), "{code:?} {told}");
+    let ran = world.command("tail crm.headless.ly/acme --last 1").current_dir(&copy).output().unwrap();
+    assert!(String::from_utf8(ran.stdout).unwrap().contains("\"tier\":\"pro\""));
+}
