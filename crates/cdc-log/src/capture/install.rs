@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use cdc_model::ObjectId;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{ROW_VALUES_MAX, write_state, write_states};
 use super::shape::{self, Shape, quoted};
 use super::triggers::Triggers;
-use crate::{Result, store};
+use crate::{Error, Result, store};
 
 /// Values every capture row has room for; what an emitted document needs.
 const VALUES_MIN: usize = 8;
@@ -121,13 +121,16 @@ pub(crate) struct Plan {
     unwanted: Vec<CapturedTable>,
     /// What the database and the log know of tables, by name.
     known: KnownTables,
+    /// Whether a table that cannot be captured is left out. Otherwise it was asked for by name.
+    leave_out: bool,
     left_out: Vec<(String, String)>,
 }
 
 impl Plan {
     /// Compares the database with what should be installed. `known` is what the log knows.
     pub(crate) fn make(conn: &Connection, tables: &Tables, known: &KnownTables) -> Result<Self> {
-        let mut plan = Self { known: known.clone(), ..Self::default() };
+        let leave_out = *tables == Tables::All;
+        let mut plan = Self { known: known.clone(), leave_out, ..Self::default() };
         let mut installed = BTreeMap::new();
         if is_prepared(conn)? {
             installed = current(conn)?;
@@ -192,21 +195,22 @@ impl Plan {
         let mut installed = Installed { left_out: self.left_out, ..Installed::default() };
         let mut compare = !self.gone.is_empty();
         for captured in self.gone.iter().chain(&self.unwanted) {
-            conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [captured.id])?;
-            remove(conn, captured.id)?;
+            let_go(conn, captured.id)?;
         }
         for (shape, captured) in self.install {
             let known = self.known.get(&shape.table).copied();
-            let id = put_table(conn, &shape, captured.as_ref(), known.unwrap_or_default())?;
-            install_triggers(conn, id, &shape)?;
-            if captured.is_none_or(|captured| captured.id != id) {
-                write_row(conn, id, "T", &[])?;
+            match in_savepoint(conn, || install_table(conn, &shape, captured.as_ref(), known)) {
+                Ok(rows) => installed.snapshot_rows += rows,
+                Err(error @ Error::WritesWouldFail { .. }) if self.leave_out => {
+                    if let Some(captured) = captured {
+                        let_go(conn, captured.id)?;
+                    }
+                    installed.left_out.push((shape.table, error.to_string()));
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
-            if known.is_some() {
-                compare = true;
-            } else {
-                installed.snapshot_rows += snapshot(conn, id, &shape)?;
-            }
+            compare |= known.is_some();
             installed.tables.push(shape.table);
         }
         if compare {
@@ -214,6 +218,36 @@ impl Plan {
         }
         Ok(installed)
     }
+}
+
+/// Takes back what `work` did when it fails.
+fn in_savepoint<R>(conn: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    conn.execute_batch("SAVEPOINT _cdc_install")?;
+    let done = work();
+    let back = if done.is_ok() { "" } else { "ROLLBACK TO _cdc_install; " };
+    conn.execute_batch(&format!("{back}RELEASE _cdc_install"))?;
+    done
+}
+
+/// Installs capture of one table. Gives the number of rows that were captured as snapshots.
+fn install_table(
+    conn: &Connection,
+    shape: &Shape,
+    captured: Option<&CapturedTable>,
+    known: Option<u32>,
+) -> Result<u64> {
+    let id = put_table(conn, shape, captured, known.unwrap_or_default())?;
+    install_triggers(conn, id, shape)?;
+    if captured.is_none_or(|captured| captured.id != id) {
+        write_row(conn, id, "T", &[])?;
+    }
+    if known.is_some() { Ok(0) } else { snapshot(conn, id, shape) }
+}
+
+/// Ends the capture of a table.
+fn let_go(conn: &Connection, id: i64) -> Result<()> {
+    conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [id])?;
+    remove(conn, id)
 }
 
 /// Asks the drain to compare: a row of its own, and its place, so that the drain need not search for it.
@@ -250,8 +284,7 @@ fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>,
         if captured.shape == *shape {
             return Ok(captured.id);
         }
-        remove(conn, captured.id)?;
-        conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [captured.id])?;
+        let_go(conn, captured.id)?;
     }
     let text = serde_json::to_string(shape)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
@@ -262,19 +295,58 @@ fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>,
     Ok(conn.last_insert_rowid())
 }
 
+/// Installs the triggers, and proves that the application can write the table with them.
 fn install_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
+    let refused = |error| Error::WritesWouldFail { table: shape.table.clone(), error };
     remove(conn, id)?;
     widen(conn, shape.values_max())?;
+    put_triggers(conn, id, shape).map_err(|error| match error {
+        Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => refused(error),
+        other => other,
+    })?;
+    match compile_writes(conn, shape) {
+        Err(error) if compiles_without(conn, id, shape)? => Err(refused(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the table could be written before. It may be beyond this connection: its indexes can use functions of the
+/// application's.
+fn compiles_without(conn: &Connection, id: i64, shape: &Shape) -> Result<bool> {
+    conn.execute_batch("SAVEPOINT _cdc_without")?;
+    let compiles = remove(conn, id).map(|()| compile_writes(conn, shape).is_ok());
+    conn.execute_batch("ROLLBACK TO _cdc_without; RELEASE _cdc_without")?;
+    compiles
+}
+
+/// Compiles a write of each kind, with all triggers that it fires.
+fn compile_writes(conn: &Connection, shape: &Shape) -> Result<(), rusqlite::Error> {
+    let table = quoted(&shape.table);
+    let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0")?;
+    let columns = statement.query_map([&shape.table], |row| row.get::<_, String>(0))?;
+    let mut columns = columns.map(|name| name.map(|name| quoted(&name))).collect::<Result<Vec<_>, _>>()?;
+    columns.extend(shape.rowid.clone());
+    let set: Vec<String> = columns.iter().map(|name| format!("{name} = NULL")).collect();
+    for write in [
+        format!("INSERT INTO {table} DEFAULT VALUES"),
+        format!("UPDATE {table} SET {}", set.join(", ")),
+        format!("DELETE FROM {table}"),
+    ] {
+        conn.prepare(&format!("EXPLAIN {write}"))?;
+    }
+    Ok(())
+}
+
+fn put_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
     let triggers = Triggers::of(conn, id, shape)?;
     let users = triggers_on(conn, &shape.table)?;
     for (name, ..) in &users {
         conn.execute_batch(&format!("DROP TRIGGER {}", quoted(name)))?;
     }
     conn.execute_batch(&triggers.stash.1)?;
-    let users = users.iter().map(|(_, text, _)| text);
-    let ours =
+    let [on_stash, before, after] =
         [&triggers.on_stash, &triggers.before, &triggers.after].map(|own| own.iter().map(|(_, text)| text));
-    let [on_stash, before, after] = ours;
+    let users = users.iter().map(|(_, text, _)| text);
     for text in on_stash.chain(before).chain(users).chain(after) {
         conn.execute_batch(text)?;
     }

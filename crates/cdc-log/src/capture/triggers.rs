@@ -14,9 +14,9 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::index_terms::IndexText;
+use super::index_terms::{Expression, IndexText};
 use super::rows::write_state;
-use super::shape::{Shape, quoted};
+use super::shape::{Column, Shape, quoted};
 use crate::Result;
 
 /// Rows the stash of one table holds at most.
@@ -88,7 +88,7 @@ impl Triggers {
             table: quoted(&shape.table),
             stash: format!("_cdc_stash_{id}"),
             keys: Key::read(conn, shape)?,
-            conflicts: indexes.iter().map(UniqueIndex::conflict).collect(),
+            conflicts: indexes.iter().flat_map(UniqueIndex::conflicts).collect(),
             conflict_columns: conflict_columns(conn, shape, &indexes)?,
         };
         let stash_columns: Vec<String> = (0..shape.width()).map(|at| format!("v{at}")).collect();
@@ -259,16 +259,17 @@ impl Text<'_> {
 fn conflict_columns(conn: &Connection, shape: &Shape, indexes: &[UniqueIndex]) -> Result<Vec<String>> {
     let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3)")?;
     let generated = statement.query_map([&shape.table], |row| row.get::<_, String>(0))?;
-    let generated: Vec<String> = generated.map(|name| Ok(quoted(&name?))).collect::<Result<_>>()?;
+    let of_table = |name: &str| format!("_cdc_t.{}", quoted(name));
+    let generated: Vec<String> = generated.map(|name| Ok(of_table(&name?))).collect::<Result<_>>()?;
     let any = |index: &UniqueIndex| {
-        let unclear = |term: &Term| term.expression || generated.contains(&term.of_table);
+        let unclear = |term: &Term| term.at.is_none() || generated.contains(&term.of_table);
         index.predicate.is_some() || index.terms.iter().any(unclear)
     };
     let any = indexes.iter().any(any);
-    let conflicts = |name: &String| {
-        any || indexes.iter().any(|index| index.terms.iter().any(|term| term.of_table == *name))
+    let conflicts = |name: &&str| {
+        any || indexes.iter().any(|index| index.terms.iter().any(|term| term.of_table == of_table(name)))
     };
-    let columns = shape.columns.iter().map(|column| quoted(&column.name)).filter(conflicts);
+    let columns = shape.columns.iter().map(|column| column.name.as_str()).filter(conflicts).map(quoted);
     let rowid = shape.rowid_names().map(str::to_owned);
     Ok(columns.chain(rowid).collect())
 }
@@ -276,9 +277,11 @@ fn conflict_columns(conn: &Connection, shape: &Shape, indexes: &[UniqueIndex]) -
 /// One term of a unique index: as it reads over the table, and over NEW.
 struct Term {
     of_table: String,
-    of_new: String,
+    /// More than one when no single form has the values of NEW as the index has them.
+    of_new: Vec<String>,
     collation: Option<String>,
-    expression: bool,
+    /// The column's place in a capture row; none of an expression.
+    at: Option<usize>,
 }
 
 /// What can make two rows conflict: the row's own key or a unique index.
@@ -293,11 +296,11 @@ struct UniqueIndex {
 impl UniqueIndex {
     fn read(conn: &Connection, shape: &Shape) -> Result<Vec<Self>> {
         let mut indexes = Vec::new();
-        let row_key = shape.row_key().into_iter().map(|(name, _)| Term {
-            of_new: format!("NEW.{name}"),
-            of_table: name,
+        let row_key = shape.row_key().into_iter().map(|(name, at)| Term {
+            of_new: vec![format!("NEW.{name}")],
+            of_table: format!("_cdc_t.{name}"),
             collation: None,
-            expression: false,
+            at: Some(at),
         });
         if shape.rowid.is_some() || shape.rowid_alias.is_some() {
             indexes.push(Self { terms: row_key.collect(), predicate: None });
@@ -313,7 +316,7 @@ impl UniqueIndex {
         Ok(indexes)
     }
 
-    fn named(conn: &Connection, new_row: &NewRow, index: &str) -> Result<Self> {
+    fn named(conn: &Connection, new_row: &NewRow<'_>, index: &str) -> Result<Self> {
         let text = "SELECT coalesce((SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?1), '')";
         let text: String = conn.query_row(text, [index], |row| row.get(0))?;
         let text = IndexText::parse(&text);
@@ -326,52 +329,76 @@ impl UniqueIndex {
             let collation = Some(row.get::<_, String>(2)?);
             terms.push(match row.get::<_, Option<String>>(1)? {
                 Some(name) => Term {
-                    of_new: new_row.value(&name),
-                    of_table: quoted(&name),
+                    of_new: vec![new_row.value(&name)],
+                    of_table: format!("_cdc_t.{}", quoted(&name)),
                     collation,
-                    expression: false,
+                    at: new_row.shape.place(&name),
                 },
                 None => {
                     let expression = text.terms.get(at).cloned().unwrap_or_default();
-                    let of_new = format!("(SELECT {expression} FROM (SELECT {}))", new_row.columns());
-                    Term { of_new, of_table: expression, collation, expression: true }
+                    let expression = Expression::parse(&expression);
+                    Term {
+                        of_new: new_row.evaluate(&expression),
+                        of_table: format!("({})", expression.over("_cdc_t")),
+                        collation,
+                        at: None,
+                    }
                 }
             });
         }
-        Ok(Self { terms, predicate: text.predicate })
+        let predicate = text.predicate.map(|predicate| Expression::parse(&predicate).over("_cdc_t"));
+        Ok(Self { terms, predicate })
     }
 
-    fn conflict(&self) -> String {
+    /// The conditions under any of which row `_cdc_t` of the table conflicts with NEW.
+    fn conflicts(&self) -> Vec<String> {
+        let forms = self.terms.iter().map(|term| term.of_new.len()).max().unwrap_or_default();
+        (0..forms).map(|form| self.conflict(form)).collect()
+    }
+
+    fn conflict(&self, form: usize) -> String {
         let equal = self.terms.iter().map(|term| {
-            let table = if term.expression {
-                format!("({})", term.of_table)
-            } else {
-                format!("_cdc_t.{}", term.of_table)
-            };
-            let collation =
-                term.collation.as_ref().map(|name| format!(" COLLATE {}", quoted(name))).unwrap_or_default();
-            format!("{table} = {}{collation}", term.of_new)
+            let of_new = term.of_new.get(form).or(term.of_new.first()).map_or("NULL", String::as_str);
+            format!("{} = {of_new}{}", term.of_table, collate(term.collation.as_deref()))
         });
         let predicate = self.predicate.iter().map(|predicate| format!("({predicate})"));
         equal.chain(predicate).collect::<Vec<_>>().join(" AND ")
     }
+
+    /// The condition that a stash row (unqualified columns) conflicts with NEW, as the trigger on the view has it.
+    /// None when the stashed values alone cannot tell.
+    fn stashed_conflict(&self) -> Option<String> {
+        let equal = |term: &Term| {
+            let collate = collate(term.collation.as_deref());
+            term.at.map(|at| format!("v{at} = NEW.v{at}{collate}"))
+        };
+        let equal: Option<Vec<String>> = self.terms.iter().map(equal).collect();
+        equal.filter(|_| self.predicate.is_none()).map(|equal| equal.join(" AND "))
+    }
+}
+
+fn collate(collation: Option<&str>) -> String {
+    collation.map(|name| format!(" COLLATE {}", quoted(name))).unwrap_or_default()
 }
 
 /// The values of NEW as a conflict meets them: a NOT NULL column given NULL has its default there, because that is
 /// what REPLACE puts in its place.
-struct NewRow(Vec<(String, Option<String>)>);
+struct NewRow<'a> {
+    shape: &'a Shape,
+    defaults: Vec<(String, Option<String>)>,
+}
 
-impl NewRow {
-    fn read(conn: &Connection, shape: &Shape) -> Result<Self> {
+impl<'a> NewRow<'a> {
+    fn read(conn: &Connection, shape: &'a Shape) -> Result<Self> {
         let mut statement =
             conn.prepare("SELECT name, iif(\"notnull\", dflt_value, NULL) FROM pragma_table_xinfo(?1)")?;
         let columns = statement.query_map([&shape.table], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(Self(columns.collect::<Result<_, _>>()?))
+        Ok(Self { shape, defaults: columns.collect::<Result<_, _>>()? })
     }
 
     fn value(&self, column: &str) -> String {
         let default =
-            self.0.iter().find(|(name, _)| name == column).and_then(|(_, default)| default.as_deref());
+            self.defaults.iter().find(|(name, _)| name == column).and_then(|(_, default)| default.as_deref());
         let new = format!("NEW.{}", quoted(column));
         match default {
             Some(default) => format!("coalesce({new}, {})", default_value(default)),
@@ -379,9 +406,30 @@ impl NewRow {
         }
     }
 
-    fn columns(&self) -> String {
-        let column = |(name, _): &(String, _)| format!("{} AS {}", self.value(name), quoted(name));
-        self.0.iter().map(column).collect::<Vec<_>>().join(", ")
+    /// An expression over NEW.
+    ///
+    /// What it compares depends on the affinity and collation of its columns, and NEW has no affinity. An empty
+    /// SELECT from the table lends the collations. Casts lend the affinities, but change a value that its column
+    /// could not convert: such a value is found by the form without casts.
+    fn evaluate(&self, expression: &Expression) -> Vec<String> {
+        let columns = &self.shape.columns;
+        let row = |value: &dyn Fn(&Column) -> String| {
+            let named = |column| format!("{} AS {}", value(column), quoted(&column.name));
+            columns.iter().map(named).collect::<Vec<_>>().join(", ")
+        };
+        let raw = |column: &Column| self.value(&column.name);
+        let over = |rows: &str| format!("(SELECT {} FROM ({rows}) AS _cdc_t)", expression.over("_cdc_t"));
+        if !expression.compares {
+            return vec![over(&format!("SELECT {}", row(&raw)))];
+        }
+        let cast = |column: &Column| match column.affinity() {
+            "BLOB" => raw(column),
+            affinity => format!("CAST({} AS {affinity})", raw(column)),
+        };
+        let lender = row(&|column| quoted(&column.name));
+        let lender = format!("SELECT {lender} FROM {} WHERE 0", quoted(&self.shape.table));
+        let lent = |values: &str| over(&format!("{lender} UNION ALL SELECT {values}"));
+        vec![lent(&row(&raw)), lent(&row(&cast))]
     }
 }
 
