@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{ROW_VALUES_MAX, write_state, write_states};
 use super::shape::{self, Shape, quoted};
-use super::triggers::Triggers;
+use super::triggers::{Own, Triggers, drop_own};
 use crate::{Error, Result, store};
 
 /// Values every capture row has room for; what an emitted document needs.
@@ -343,11 +343,13 @@ fn put_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
     for (name, ..) in &users {
         conn.execute_batch(&format!("DROP TRIGGER {}", quoted(name)))?;
     }
-    conn.execute_batch(&triggers.stash.1)?;
-    let [on_stash, before, after] =
-        [&triggers.on_stash, &triggers.before, &triggers.after].map(|own| own.iter().map(|(_, text)| text));
+    for own in &triggers.own {
+        conn.execute_batch(&own.text)?;
+    }
+    let own = triggers.own.iter().flat_map(|own| &own.triggers).map(|(_, text)| text);
+    let [before, after] = [&triggers.before, &triggers.after].map(|ours| ours.iter().map(|(_, text)| text));
     let users = users.iter().map(|(_, text, _)| text);
-    for text in on_stash.chain(before).chain(users).chain(after) {
+    for text in own.chain(before).chain(users).chain(after) {
         conn.execute_batch(text)?;
     }
     Ok(())
@@ -372,7 +374,7 @@ fn triggers_on(conn: &Connection, table: &str) -> Result<Vec<(String, String, i6
     Ok(triggers.collect::<Result<_, _>>()?)
 }
 
-/// Drops the triggers and the stash of a table id, wherever they are now.
+/// Drops the triggers of a table id and what they need, wherever they are now.
 fn remove(conn: &Connection, id: i64) -> Result<()> {
     let mut statement =
         conn.prepare("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?1")?;
@@ -382,7 +384,7 @@ fn remove(conn: &Connection, id: i64) -> Result<()> {
     for name in names {
         conn.execute_batch(&format!("DROP TRIGGER {}", quoted(&name)))?;
     }
-    conn.execute_batch(&format!("DROP TABLE IF EXISTS _cdc_stash_{id}"))?;
+    conn.execute_batch(&drop_own(id))?;
     Ok(())
 }
 
@@ -398,27 +400,33 @@ pub(crate) fn remove_all(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// Whether triggers that were found are those that are wanted.
+fn are<'t>(found: &[(String, String, i64)], wanted: impl Iterator<Item = &'t (String, String)>) -> bool {
+    found.iter().map(|(name, text, _)| (name, text)).eq(wanted.map(|(name, text)| (name, text)))
+}
+
+/// Whether a table or view of ours and its triggers are as they were installed.
+fn is_there(conn: &Connection, own: &Own) -> Result<bool> {
+    let text = "SELECT sql FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?1";
+    let text: Option<String> = conn.query_row(text, [&own.name], |row| row.get(0)).optional()?;
+    Ok(text.as_ref() == Some(&own.text) && are(&triggers_on(conn, &own.name)?, own.triggers.iter()))
+}
+
 /// Whether the triggers are those that would be installed now, in their places before and after the user's.
 fn is_healthy(conn: &Connection, captured: &CapturedTable, shape: &Shape) -> Result<bool> {
     if captured.shape != *shape {
         return Ok(false);
     }
     let expected = Triggers::of(conn, captured.id, shape)?;
-    let stash = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?1";
-    let stash: Option<String> = conn.query_row(stash, [&expected.stash.0], |row| row.get(0)).optional()?;
-    if stash.as_ref() != Some(&expected.stash.1) {
-        return Ok(false);
+    for own in &expected.own {
+        if !is_there(conn, own)? {
+            return Ok(false);
+        }
     }
     let prefix = format!("_cdc_{}_", captured.id);
     let found = triggers_on(conn, &shape.table)?;
     let (ours, users): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, ..)| name.starts_with(&prefix));
-    let are = |found: &[(String, String, i64)], wanted: [&[(String, String)]; 2]| {
-        let found = found.iter().map(|(name, text, _)| (name, text));
-        found.eq(wanted.concat().iter().map(|(name, text)| (name, text)))
-    };
-    if !are(&ours, [&expected.before, &expected.after])
-        || !are(&triggers_on(conn, &expected.stash.0)?, [&expected.on_stash, &[]])
-    {
+    if !are(&ours, expected.before.iter().chain(&expected.after)) {
         return Ok(false);
     }
     let place = |at: usize| ours.get(at).map(|(_, _, place)| *place);

@@ -7,7 +7,7 @@
 pub(crate) const ROW_VALUES_MAX: usize = 64;
 
 /// Milliseconds since 1970 by SQL that every SQLite since 3.26 has and that schemas may use untrusted.
-const NOW: &str = "CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER)";
+pub(crate) const NOW: &str = "CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER)";
 
 /// Values of a state of so many that lie in rows of op `+`.
 pub(crate) const fn values_in_parts(width: usize) -> usize {

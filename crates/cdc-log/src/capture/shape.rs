@@ -137,10 +137,13 @@ impl Shape {
         Some(at + usize::from(self.rowid.is_some()))
     }
 
+    pub(crate) const fn has_rowid(&self) -> bool {
+        self.rowid.is_some() || self.rowid_alias.is_some()
+    }
+
     /// The names by which statements can reach the row id beside its column, if it has one.
     pub(crate) fn rowid_names(&self) -> impl Iterator<Item = &'static str> {
-        let has_rowid = self.rowid.is_some() || self.rowid_alias.is_some();
-        free_rowid_names(&self.columns).filter(move |_| has_rowid)
+        free_rowid_names(&self.columns).filter(|_| self.has_rowid())
     }
 
     /// The document id of a row, from the values of one state.
