@@ -121,12 +121,12 @@ impl Attached {
     /// [`Error::Utf16`], [`Error::NetworkFileSystem`], [`Error::DrainedElsewhere`], [`Error::AnotherObject`].
     pub fn open(database: &Path, log: &Path, id: &ObjectId, tables: Tables, clock: &Clock) -> Result<Self> {
         let user = open_database(database)?;
+        // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None)?;
-        user.close().map_err(|(_, error)| error)?;
         let log = Log::open(log, id, clock)?;
         let attached = Self { database: database.to_owned(), tables, log, healthy_at: None };
-        let user = open_database(&attached.database)?;
         attached.check_owner(&user)?;
+        user.close().map_err(|(_, error)| error)?;
         Ok(attached)
     }
 

@@ -154,7 +154,7 @@ impl Expression {
                     out.push('.');
                     out.push_str(column.text());
                 }
-                _ => out.push_str(token.text()),
+                Token::Name(_) | Token::Dot | Token::Other(_) => out.push_str(token.text()),
             }
         }
         out

@@ -300,14 +300,18 @@ fn install_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
     let refused = |error| Error::WritesWouldFail { table: shape.table.clone(), error };
     remove(conn, id)?;
     widen(conn, shape.values_max())?;
-    put_triggers(conn, id, shape).map_err(|error| match error {
-        Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => refused(error),
-        other => other,
-    })?;
-    match compile_writes(conn, shape) {
-        Err(error) if compiles_without(conn, id, shape)? => Err(refused(error)),
-        _ => Ok(()),
+    match put_triggers(conn, id, shape) {
+        Err(Error::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
+            return Err(refused(error));
+        }
+        put => put?,
     }
+    if let Err(error) = compile_writes(conn, shape)
+        && compiles_without(conn, id, shape)?
+    {
+        return Err(refused(error));
+    }
+    Ok(())
 }
 
 /// Whether the table could be written before. It may be beyond this connection: its indexes can use functions of the

@@ -143,11 +143,11 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
             twin.alive = false;
             continue;
         }
-        // Without a row id left, SQLite may end the whole transaction or only the statement.
+        // Without a row id left, SQLite may end the whole transaction or only the statement. An indexed expression
+        // that cannot be computed fails also for a row that an earlier conflict would have had ignored.
+        const TYPED: [&str; 3] = ["cannot store", "database or disk is full", "integer overflow"];
         let typed = |outcome: &Result<_, String>| {
-            outcome
-                .as_ref()
-                .is_err_and(|e| e.contains("cannot store") || e.contains("database or disk is full"))
+            outcome.as_ref().is_err_and(|error| TYPED.iter().any(|known| error.contains(known)))
         };
         if twin.alive && outcomes.iter().any(typed) {
             break;

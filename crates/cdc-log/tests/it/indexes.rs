@@ -115,3 +115,45 @@ fn an_indexed_expression_compares_with_the_affinity_and_collation_of_its_columns
         );
     }
 }
+
+#[test]
+fn a_replace_whose_cascades_write_its_table_loses_no_row() {
+    follows(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, w UNIQUE);
+         CREATE TABLE child(p INTEGER REFERENCES t(id) ON DELETE CASCADE);
+         CREATE TRIGGER again AFTER DELETE ON child BEGIN
+             INSERT INTO t(u) VALUES (OLD.rowid + 100); INSERT INTO t(u) VALUES (OLD.rowid + 200);
+             INSERT INTO t(u) VALUES (OLD.rowid + 200) ON CONFLICT DO NOTHING;
+             UPDATE t SET w = 'moved' || OLD.rowid WHERE u = OLD.rowid + 200;
+         END;
+         INSERT INTO t VALUES (1, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4, 4); INSERT INTO child VALUES (1), (2), (3), (4)",
+        "PRAGMA foreign_keys = on; REPLACE INTO t VALUES (1, 2, 3); UPDATE OR REPLACE t SET u = 4 WHERE id = 1;
+         REPLACE INTO t VALUES (9, 101, 'moved1')",
+    );
+}
+
+#[test]
+fn what_ignored_inserts_leave_behind_is_dropped_by_the_next_write() {
+    let folder = folder();
+    let path = folder.path().join("app.db");
+    let app = Connection::open(&path).unwrap();
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)").unwrap();
+    let mut attached =
+        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
+    attached.install().unwrap();
+    app.execute_batch(
+        "WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 500) INSERT INTO t SELECT x, x, x FROM n",
+    )
+    .unwrap();
+    let stashed =
+        || app.query_row("SELECT count(*) FROM _cdc_stash_1", [], |row| row.get::<_, u64>(0)).unwrap();
+    let ignored = "INSERT OR IGNORE INTO t SELECT * FROM t";
+    let upsert = "INSERT INTO t VALUES (7, 8, 9) ON CONFLICT(id) DO UPDATE SET v = 1";
+    for write in [ignored, upsert] {
+        app.execute_batch(write).unwrap();
+        assert!((1..=32).contains(&stashed()), "{}", stashed());
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        app.execute_batch("INSERT INTO t(v) VALUES ('next')").unwrap();
+        assert_eq!(stashed(), 0, "{write}");
+    }
+}
