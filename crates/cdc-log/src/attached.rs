@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
 use crate::drain::{self, Drained, From, Source};
-use crate::transaction::CaptureRow;
+use crate::transaction::{CaptureRow, LogTransaction};
 use crate::verify::{CompareRows, RowDifference};
 use crate::{Error, Log, Result, reconcile, store};
 
@@ -123,12 +123,12 @@ impl Attached {
     /// [`Error::Utf16`], [`Error::NetworkFileSystem`], [`Error::DrainedElsewhere`], [`Error::AnotherObject`].
     pub fn open(database: &Path, log: &Path, id: &ObjectId, tables: Tables, clock: &Clock) -> Result<Self> {
         let user = open_database(database)?;
+        // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None)?;
-        user.close().map_err(|(_, error)| error)?;
         let log = Log::open(log, id, clock)?;
         let attached = Self { database: database.to_owned(), tables, log, healthy_at: None };
-        let user = open_database(&attached.database)?;
         attached.check_owner(&user)?;
+        user.close().map_err(|(_, error)| error)?;
         Ok(attached)
     }
 
@@ -227,42 +227,21 @@ impl Attached {
     }
 
     fn drain_at(&mut self, user: &Connection, mark: Option<CaptureRow>, state: MarkState) -> Result<Drained> {
-        let object = self.log.id.clone();
         let tables = capture::by_id(user)?;
         let source = Source { user, tables: &tables };
-        self.log.transact(|log| {
-            let (mut done, mut from, mut compare) = (Drained::default(), mark, false);
-            if let MarkState::Differs { oldest } = state {
-                match reconcile::fork_point(user, log)? {
-                    Some((row, sequence)) => {
-                        from = Some(row);
-                        match reconcile::undo(log, sequence)? {
-                            Some(undone) => (done.records, done.reconciled) = (undone, undone),
-                            None => compare = true,
-                        }
-                        drain::set_mark(log.conn(), row)?;
-                    }
-                    None if trims(user)? > trims(log.conn())? => {
-                        let (mark, oldest) = (mark.map_or(0, |mark| mark.seq), oldest.unwrap_or_default());
-                        return Err(Error::LogRewound { object, mark, oldest });
-                    }
-                    // Rows whose past is not known count for what they hold; the comparison finds the rest.
-                    None => (from, compare) = (None, true),
+        let mut drain = |compare| {
+            self.log.transact(|log| {
+                let mut start = Start { done: Drained::default(), from: mark, compare };
+                if let MarkState::Differs { oldest } = state {
+                    start.find(user, log, oldest)?;
                 }
-            }
-            if !compare && done.records >= drain::DRAIN_ROWS_MAX {
-                // A very long undo is committed by itself.
-                done.more = true;
-                return Ok(done);
-            }
-            let from = from.map_or(From::First, From::After);
-            let (drained, mark) = drain::drain(source, log, from, compare)?;
-            done.add(drained);
-            if let Some(mark) = mark {
-                drain::set_mark(log.conn(), mark)?;
-            }
-            Ok(done)
-        })
+                start.drain(source, log)
+            })
+        };
+        match drain(false) {
+            Err(Error::UnfitCaptureRow { .. }) => drain(true),
+            drained => drained,
+        }
     }
 
     /// Installs what is missing or damaged, in one short transaction; nothing is written when all is well.
@@ -445,6 +424,56 @@ fn strip_at(user: &Connection) -> Result<()> {
 fn is_a_log(user: &Connection) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_cdc_log')";
     Ok(user.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// How a drain begins.
+struct Start {
+    /// What was done before it.
+    done: Drained,
+    from: Option<CaptureRow>,
+    compare: bool,
+}
+
+impl Start {
+    /// When the row at the mark is not the one that was drained, the database is an older copy of itself: undoes what
+    /// was drained after the copy was taken.
+    fn find(&mut self, user: &Connection, log: &mut LogTransaction<'_>, oldest: Option<i64>) -> Result<()> {
+        match reconcile::fork_point(user, log)? {
+            Some((row, sequence)) => {
+                self.from = Some(row);
+                match reconcile::undo(log, sequence)? {
+                    Some(undone) => (self.done.records, self.done.reconciled) = (undone, undone),
+                    None => self.compare = true,
+                }
+                drain::set_mark(log.conn(), row)
+            }
+            None if trims(user)? > trims(log.conn())? => Err(Error::LogRewound {
+                object: log.id().clone(),
+                mark: self.from.map_or(0, |mark| mark.seq),
+                oldest: oldest.unwrap_or_default(),
+            }),
+            None => {
+                // Rows whose past is not known count for what they hold; the comparison finds the rest.
+                (self.from, self.compare) = (None, true);
+                Ok(())
+            }
+        }
+    }
+
+    fn drain(mut self, source: Source<'_>, log: &mut LogTransaction<'_>) -> Result<Drained> {
+        if !self.compare && self.done.records >= drain::DRAIN_ROWS_MAX {
+            // A very long undo is committed by itself.
+            self.done.more = true;
+            return Ok(self.done);
+        }
+        let from = self.from.map_or(From::First, From::After);
+        let (drained, mark) = drain::drain(source, log, from, self.compare)?;
+        self.done.add(drained);
+        if let Some(mark) = mark {
+            drain::set_mark(log.conn(), mark)?;
+        }
+        Ok(self.done)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

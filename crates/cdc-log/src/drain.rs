@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row};
 use crate::capture::{self, Assembler, CapturedTable, RowHead};
 use crate::reconcile;
 use crate::transaction::{CaptureRow, LogTransaction};
-use crate::{Result, store};
+use crate::{Error, Result, store};
 
 /// One transaction drains at most this many capture rows, unless a comparison needs all of them.
 pub(crate) const DRAIN_ROWS_MAX: u64 = 10_000;
@@ -196,7 +196,11 @@ impl Drain<'_> {
                 capture::know(log.conn(), table)?;
                 vec![Body::schema(table.shape.schema_change(table.version))]
             }
-            (_, Some(table)) => self.assembler.take(op, row, table)?,
+            (_, Some(table)) => match self.assembler.take(op, row, table) {
+                // The comparison finds what it held.
+                Err(Error::UnfitCaptureRow { .. }) if self.fold.is_some() => self.assembler.flush(),
+                taken => taken?,
+            },
             (_, None) => {
                 return Err(log
                     .log()

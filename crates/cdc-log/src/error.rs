@@ -65,6 +65,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// With capture installed, the application's writes to the table would fail. It is as it was.
+    #[error("table {table:?} cannot be captured: writes to it would fail with {error}")]
+    WritesWouldFail {
+        /// The table.
+        table: String,
+        /// What SQLite says to a write.
+        error: rusqlite::Error,
+    },
     /// The file belongs to another object.
     #[error("{path} belongs to {found}, not to {expected}")]
     AnotherObject {
@@ -108,6 +116,12 @@ pub enum Error {
         mark: i64,
         /// The oldest capture row the database still holds.
         oldest: i64,
+    },
+    /// A capture row does not fit the rows before it: somebody changed them. A comparison makes up for it.
+    #[error("capture row {row} does not fit the rows before it")]
+    UnfitCaptureRow {
+        /// Its place.
+        row: i64,
     },
     /// A stored row contradicts the log's digest or order.
     #[error("the log of {object} is corrupt at sequence {at}: {reason}")]
@@ -187,6 +201,7 @@ impl Error {
             | Self::Utf16 { .. }
             | Self::UnknownTable { .. }
             | Self::UnsupportedTable { .. }
+            | Self::WritesWouldFail { .. }
             | Self::AnotherObject { .. }
             | Self::IsALog { .. }
             | Self::BeyondTail { .. }
@@ -195,9 +210,11 @@ impl Error {
             | Self::TransactionGone
             | Self::GivenUp { .. } => Remedy::FixRequest,
             Self::DrainedElsewhere { .. } => Remedy::Fenced,
-            Self::Value(_) | Self::LogRewound { .. } | Self::Corrupt { .. } | Self::BelowFloor { .. } => {
-                Remedy::Restore
-            }
+            Self::Value(_)
+            | Self::LogRewound { .. }
+            | Self::UnfitCaptureRow { .. }
+            | Self::Corrupt { .. }
+            | Self::BelowFloor { .. } => Remedy::Restore,
         }
     }
 }

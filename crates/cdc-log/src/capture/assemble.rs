@@ -7,9 +7,9 @@ use rusqlite::Row;
 use serde_json::value::RawValue;
 
 use super::install::CapturedTable;
-use super::rows::ROW_VALUES_MAX;
+use super::rows::{ROW_VALUES_MAX, values_in_parts};
 use super::shape::Shape;
-use crate::Result;
+use crate::{Error, Result};
 
 /// One row of `_cdc_capture` without its values.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +26,9 @@ pub(crate) struct RowHead {
 pub(crate) struct Assembler {
     /// Rows that were replaced, to be told apart by their document id: an update or deletions.
     replaced: Vec<Replaced>,
-    /// The first values of a state that takes more than one row.
+    /// The first values of a state that takes more than one row, and their table.
     part: Vec<Value>,
+    part_of: i64,
     /// The first half of a wide update.
     old: Option<Vec<Value>>,
 }
@@ -54,9 +55,13 @@ impl Assembler {
         let width = shape.width();
         if op == "+" {
             self.part.extend(owned(&values(row, FIRST_VALUE, ROW_VALUES_MAX)?));
+            self.part_of = table.id;
             return Ok(Vec::new());
         }
         let part = std::mem::take(&mut self.part);
+        if part.len() != values_in_parts(width) || !part.is_empty() && self.part_of != table.id {
+            return Err(Error::UnfitCaptureRow { row: row.get(0)? });
+        }
         let first = || -> Result<Vec<ValueRef<'_>>> {
             let rest = values(row, FIRST_VALUE, width.saturating_sub(part.len()))?;
             Ok(part.iter().filter_map(Value::as_ref).chain(rest).collect())
@@ -147,6 +152,9 @@ fn owned(values: &[ValueRef<'_>]) -> Vec<Value> {
 
 pub(crate) fn values<'r>(row: &'r Row<'_>, from: usize, count: usize) -> Result<Vec<ValueRef<'r>>> {
     use rusqlite::types::ValueRef as Sqlite;
+    if from + count > row.as_ref().column_count() {
+        return Err(Error::UnfitCaptureRow { row: row.get(0)? });
+    }
     let value = |at: usize| {
         Ok(match row.get_ref(at)? {
             Sqlite::Null => ValueRef::Null,
@@ -254,7 +262,7 @@ fn columns(text: &str) -> Result<Columns> {
     serde_json::from_str(text).map_err(undecoded)
 }
 
-fn undecoded(error: serde_json::Error) -> crate::Error {
+fn undecoded(error: serde_json::Error) -> Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()).into()
 }
 

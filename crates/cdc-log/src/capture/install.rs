@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use cdc_model::ObjectId;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{ROW_VALUES_MAX, write_state, write_states};
 use super::shape::{self, Shape, quoted};
-use super::triggers::Triggers;
-use crate::{Result, store};
+use super::triggers::{Own, Triggers, drop_own};
+use crate::{Error, Result, store};
 
 /// Values every capture row has room for; what an emitted document needs.
 const VALUES_MIN: usize = 8;
@@ -121,13 +121,16 @@ pub(crate) struct Plan {
     unwanted: Vec<CapturedTable>,
     /// What the database and the log know of tables, by name.
     known: KnownTables,
+    /// Whether a table that cannot be captured is left out. Otherwise it was asked for by name.
+    leave_out: bool,
     left_out: Vec<(String, String)>,
 }
 
 impl Plan {
     /// Compares the database with what should be installed. `known` is what the log knows.
     pub(crate) fn make(conn: &Connection, tables: &Tables, known: &KnownTables) -> Result<Self> {
-        let mut plan = Self { known: known.clone(), ..Self::default() };
+        let leave_out = *tables == Tables::All;
+        let mut plan = Self { known: known.clone(), leave_out, ..Self::default() };
         let mut installed = BTreeMap::new();
         if is_prepared(conn)? {
             installed = current(conn)?;
@@ -192,21 +195,22 @@ impl Plan {
         let mut installed = Installed { left_out: self.left_out, ..Installed::default() };
         let mut compare = !self.gone.is_empty();
         for captured in self.gone.iter().chain(&self.unwanted) {
-            conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [captured.id])?;
-            remove(conn, captured.id)?;
+            let_go(conn, captured.id)?;
         }
         for (shape, captured) in self.install {
             let known = self.known.get(&shape.table).copied();
-            let id = put_table(conn, &shape, captured.as_ref(), known.unwrap_or_default())?;
-            install_triggers(conn, id, &shape)?;
-            if captured.is_none_or(|captured| captured.id != id) {
-                write_row(conn, id, "T", &[])?;
+            match in_savepoint(conn, || install_table(conn, &shape, captured.as_ref(), known)) {
+                Ok(rows) => installed.snapshot_rows += rows,
+                Err(error @ Error::WritesWouldFail { .. }) if self.leave_out => {
+                    if let Some(captured) = captured {
+                        let_go(conn, captured.id)?;
+                    }
+                    installed.left_out.push((shape.table, error.to_string()));
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
-            if known.is_some() {
-                compare = true;
-            } else {
-                installed.snapshot_rows += snapshot(conn, id, &shape)?;
-            }
+            compare |= known.is_some();
             installed.tables.push(shape.table);
         }
         if compare {
@@ -214,6 +218,36 @@ impl Plan {
         }
         Ok(installed)
     }
+}
+
+/// Takes back what `work` did when it fails.
+fn in_savepoint<R>(conn: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    conn.execute_batch("SAVEPOINT _cdc_install")?;
+    let done = work();
+    let back = if done.is_ok() { "" } else { "ROLLBACK TO _cdc_install; " };
+    conn.execute_batch(&format!("{back}RELEASE _cdc_install"))?;
+    done
+}
+
+/// Installs capture of one table. Gives the number of rows that were captured as snapshots.
+fn install_table(
+    conn: &Connection,
+    shape: &Shape,
+    captured: Option<&CapturedTable>,
+    known: Option<u32>,
+) -> Result<u64> {
+    let id = put_table(conn, shape, captured, known.unwrap_or_default())?;
+    install_triggers(conn, id, shape)?;
+    if captured.is_none_or(|captured| captured.id != id) {
+        write_row(conn, id, "T", &[])?;
+    }
+    if known.is_some() { Ok(0) } else { snapshot(conn, id, shape) }
+}
+
+/// Ends the capture of a table.
+fn let_go(conn: &Connection, id: i64) -> Result<()> {
+    conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [id])?;
+    remove(conn, id)
 }
 
 /// Asks the drain to compare: a row of its own, and its place, so that the drain need not search for it.
@@ -250,8 +284,7 @@ fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>,
         if captured.shape == *shape {
             return Ok(captured.id);
         }
-        remove(conn, captured.id)?;
-        conn.execute("UPDATE _cdc_table SET current = 0 WHERE id = ?1", [captured.id])?;
+        let_go(conn, captured.id)?;
     }
     let text = serde_json::to_string(shape)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
@@ -262,20 +295,65 @@ fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>,
     Ok(conn.last_insert_rowid())
 }
 
+/// Installs the triggers, and proves that the application can write the table with them.
 fn install_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
+    let refused = |error| Error::WritesWouldFail { table: shape.table.clone(), error };
     remove(conn, id)?;
     widen(conn, shape.values_max())?;
+    match put_triggers(conn, id, shape) {
+        Err(Error::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
+            return Err(refused(error));
+        }
+        put => put?,
+    }
+    if let Err(error) = compile_writes(conn, shape)
+        && compiles_without(conn, id, shape)?
+    {
+        return Err(refused(error));
+    }
+    Ok(())
+}
+
+/// Whether the table could be written before. It may be beyond this connection: its indexes can use functions of the
+/// application's.
+fn compiles_without(conn: &Connection, id: i64, shape: &Shape) -> Result<bool> {
+    conn.execute_batch("SAVEPOINT _cdc_without")?;
+    let compiles = remove(conn, id).map(|()| compile_writes(conn, shape).is_ok());
+    conn.execute_batch("ROLLBACK TO _cdc_without; RELEASE _cdc_without")?;
+    compiles
+}
+
+/// Compiles a write of each kind, with all triggers that it fires.
+fn compile_writes(conn: &Connection, shape: &Shape) -> Result<(), rusqlite::Error> {
+    let table = quoted(&shape.table);
+    let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0")?;
+    let columns = statement.query_map([&shape.table], |row| row.get::<_, String>(0))?;
+    let mut columns = columns.map(|name| name.map(|name| quoted(&name))).collect::<Result<Vec<_>, _>>()?;
+    columns.extend(shape.rowid.clone());
+    let set: Vec<String> = columns.iter().map(|name| format!("{name} = NULL")).collect();
+    for write in [
+        format!("INSERT INTO {table} DEFAULT VALUES"),
+        format!("UPDATE {table} SET {}", set.join(", ")),
+        format!("DELETE FROM {table}"),
+    ] {
+        conn.prepare(&format!("EXPLAIN {write}"))?;
+    }
+    Ok(())
+}
+
+fn put_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
     let triggers = Triggers::of(conn, id, shape)?;
     let users = triggers_on(conn, &shape.table)?;
     for (name, ..) in &users {
         conn.execute_batch(&format!("DROP TRIGGER {}", quoted(name)))?;
     }
-    conn.execute_batch(&triggers.stash.1)?;
+    for own in &triggers.own {
+        conn.execute_batch(&own.text)?;
+    }
+    let own = triggers.own.iter().flat_map(|own| &own.triggers).map(|(_, text)| text);
+    let [before, after] = [&triggers.before, &triggers.after].map(|ours| ours.iter().map(|(_, text)| text));
     let users = users.iter().map(|(_, text, _)| text);
-    let ours =
-        [&triggers.on_stash, &triggers.before, &triggers.after].map(|own| own.iter().map(|(_, text)| text));
-    let [on_stash, before, after] = ours;
-    for text in on_stash.chain(before).chain(users).chain(after) {
+    for text in own.chain(before).chain(users).chain(after) {
         conn.execute_batch(text)?;
     }
     Ok(())
@@ -300,7 +378,7 @@ fn triggers_on(conn: &Connection, table: &str) -> Result<Vec<(String, String, i6
     Ok(triggers.collect::<Result<_, _>>()?)
 }
 
-/// Drops the triggers and the stash of a table id, wherever they are now.
+/// Drops the triggers of a table id and what they need, wherever they are now.
 fn remove(conn: &Connection, id: i64) -> Result<()> {
     let mut statement =
         conn.prepare("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?1")?;
@@ -310,7 +388,7 @@ fn remove(conn: &Connection, id: i64) -> Result<()> {
     for name in names {
         conn.execute_batch(&format!("DROP TRIGGER {}", quoted(&name)))?;
     }
-    conn.execute_batch(&format!("DROP TABLE IF EXISTS _cdc_stash_{id}"))?;
+    conn.execute_batch(&drop_own(id))?;
     Ok(())
 }
 
@@ -326,27 +404,33 @@ pub(crate) fn remove_all(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// Whether triggers that were found are those that are wanted.
+fn are<'t>(found: &[(String, String, i64)], wanted: impl Iterator<Item = &'t (String, String)>) -> bool {
+    found.iter().map(|(name, text, _)| (name, text)).eq(wanted.map(|(name, text)| (name, text)))
+}
+
+/// Whether a table or view of ours and its triggers are as they were installed.
+fn is_there(conn: &Connection, own: &Own) -> Result<bool> {
+    let text = "SELECT sql FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?1";
+    let text: Option<String> = conn.query_row(text, [&own.name], |row| row.get(0)).optional()?;
+    Ok(text.as_ref() == Some(&own.text) && are(&triggers_on(conn, &own.name)?, own.triggers.iter()))
+}
+
 /// Whether the triggers are those that would be installed now, in their places before and after the user's.
 fn is_healthy(conn: &Connection, captured: &CapturedTable, shape: &Shape) -> Result<bool> {
     if captured.shape != *shape {
         return Ok(false);
     }
     let expected = Triggers::of(conn, captured.id, shape)?;
-    let stash = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?1";
-    let stash: Option<String> = conn.query_row(stash, [&expected.stash.0], |row| row.get(0)).optional()?;
-    if stash.as_ref() != Some(&expected.stash.1) {
-        return Ok(false);
+    for own in &expected.own {
+        if !is_there(conn, own)? {
+            return Ok(false);
+        }
     }
     let prefix = format!("_cdc_{}_", captured.id);
     let found = triggers_on(conn, &shape.table)?;
     let (ours, users): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, ..)| name.starts_with(&prefix));
-    let are = |found: &[(String, String, i64)], wanted: [&[(String, String)]; 2]| {
-        let found = found.iter().map(|(name, text, _)| (name, text));
-        found.eq(wanted.concat().iter().map(|(name, text)| (name, text)))
-    };
-    if !are(&ours, [&expected.before, &expected.after])
-        || !are(&triggers_on(conn, &expected.stash.0)?, [&expected.on_stash, &[]])
-    {
+    if !are(&ours, expected.before.iter().chain(&expected.after)) {
         return Ok(false);
     }
     let place = |at: usize| ours.get(at).map(|(_, _, place)| *place);

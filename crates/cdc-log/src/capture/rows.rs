@@ -7,7 +7,12 @@
 pub(crate) const ROW_VALUES_MAX: usize = 64;
 
 /// Milliseconds since 1970 by SQL that every SQLite since 3.26 has and that schemas may use untrusted.
-const NOW: &str = "CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER)";
+pub(crate) const NOW: &str = "CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER)";
+
+/// Values of a state of so many that lie in rows of op `+`.
+pub(crate) const fn values_in_parts(width: usize) -> usize {
+    width.saturating_sub(1) / ROW_VALUES_MAX * ROW_VALUES_MAX
+}
 
 fn head(values: usize) -> String {
     let columns: String = (0..values).map(|at| format!(", v{at}")).collect();
@@ -31,8 +36,9 @@ pub(crate) fn write_states(id: i64, op: &str, values: &[String], from: &str, key
         let list: String = values.iter().map(|value| format!(", {value}")).collect();
         return format!("{} SELECT {NOW}, '{op}', {id}, random(){list} {from}", head(values.len()));
     }
-    let last = (values.len() - 1) / ROW_VALUES_MAX;
-    let key_names: String = (0..keys.len()).map(|at| format!("k{at}, ")).collect();
+    let last = values_in_parts(values.len()) / ROW_VALUES_MAX;
+    // The columns' collations may be coarser than the key's. Keys that differ in any collation differ in their bytes.
+    let key_names: String = (0..keys.len()).map(|at| format!("k{at} COLLATE BINARY, ")).collect();
     let part = |(at, values): (usize, &[String])| {
         let keys: String = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}, ")).collect();
         let op = if at == last { op } else { "+" };

@@ -22,6 +22,25 @@ pub(crate) struct Column {
     pub(crate) key: Option<u32>,
 }
 
+impl Column {
+    /// Its affinity, as §3.1 of "Datatypes In SQLite" finds it in the declared type. INTEGER is not told apart.
+    pub(crate) fn affinity(&self) -> &'static str {
+        let declared = self.declared_type.to_ascii_uppercase();
+        let has = |part: &&str| declared.contains(part);
+        if has(&"INT") {
+            "NUMERIC"
+        } else if ["CHAR", "CLOB", "TEXT"].iter().any(has) {
+            "TEXT"
+        } else if declared.is_empty() || has(&"BLOB") {
+            "BLOB"
+        } else if ["REAL", "FLOA", "DOUB"].iter().any(has) {
+            "REAL"
+        } else {
+            "NUMERIC"
+        }
+    }
+}
+
 /// One table as one version of its triggers captures it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shape {
@@ -112,10 +131,19 @@ impl Shape {
         }
     }
 
+    /// A column's place in a capture row.
+    pub(crate) fn place(&self, column: &str) -> Option<usize> {
+        let at = self.columns.iter().position(|other| other.name == column)?;
+        Some(at + usize::from(self.rowid.is_some()))
+    }
+
+    pub(crate) const fn has_rowid(&self) -> bool {
+        self.rowid.is_some() || self.rowid_alias.is_some()
+    }
+
     /// The names by which statements can reach the row id beside its column, if it has one.
     pub(crate) fn rowid_names(&self) -> impl Iterator<Item = &'static str> {
-        let has_rowid = self.rowid.is_some() || self.rowid_alias.is_some();
-        free_rowid_names(&self.columns).filter(move |_| has_rowid)
+        free_rowid_names(&self.columns).filter(|_| self.has_rowid())
     }
 
     /// The document id of a row, from the values of one state.
@@ -217,18 +245,10 @@ fn rowid_alias(conn: &Connection, table: &str, columns: &[Column]) -> Result<Opt
     Ok((!indexed).then_some(index))
 }
 
-/// Whether SQLite turns text that looks like a number into a number in this column (its affinity rules, §3.1 of
-/// "Datatypes In SQLite").
+/// Whether SQLite turns text that looks like a number into a number in this column. In a STRICT table it does not in
+/// an ANY column.
 fn is_numeric(column: &Column) -> bool {
-    let declared = column.declared_type.to_ascii_uppercase();
-    let has = |part: &str| declared.contains(part);
-    has("INT")
-        || !(has("CHAR")
-            || has("CLOB")
-            || has("TEXT")
-            || has("BLOB")
-            || declared.is_empty()
-            || declared == "ANY")
+    matches!(column.affinity(), "NUMERIC" | "REAL") && !column.declared_type.eq_ignore_ascii_case("any")
 }
 
 /// A name as a SQL identifier.

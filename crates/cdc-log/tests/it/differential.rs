@@ -128,10 +128,13 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
         let outcomes: Vec<_> = conns.iter().map(|conn| run(conn, statement, counts)).collect();
         let done = outcomes[0].is_ok();
         same_rowid &= done;
+        // These leave the counts of the statement before, which may have failed.
+        let counts_rows =
+            !["SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT"].iter().any(|word| statement.starts_with(word));
         let seen = |at: usize| {
             let conn = conns[at];
             let numbers = (conn.changes(), if same_rowid { conn.last_insert_rowid() } else { 0 });
-            (outcomes[at].is_ok(), if done { numbers } else { (0, 0) }, conn.is_autocommit())
+            (outcomes[at].is_ok(), if done && counts_rows { numbers } else { (0, 0) }, conn.is_autocommit())
         };
         if twin.alive
             && conn.last_insert_rowid() != twin.conn.last_insert_rowid()
@@ -140,11 +143,11 @@ fn write(conn: &Connection, twin: &mut Twin<'_>, statements: &[String], commit: 
             twin.alive = false;
             continue;
         }
-        // Without a row id left, SQLite may end the whole transaction or only the statement.
+        // Without a row id left, SQLite may end the whole transaction or only the statement. An indexed expression
+        // that cannot be computed fails also for a row that an earlier conflict would have had ignored.
+        const TYPED: [&str; 3] = ["cannot store", "database or disk is full", "integer overflow"];
         let typed = |outcome: &Result<_, String>| {
-            outcome
-                .as_ref()
-                .is_err_and(|e| e.contains("cannot store") || e.contains("database or disk is full"))
+            outcome.as_ref().is_err_and(|error| TYPED.iter().any(|known| error.contains(known)))
         };
         if twin.alive && outcomes.iter().any(typed) {
             break;

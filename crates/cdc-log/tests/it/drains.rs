@@ -71,6 +71,21 @@ fn a_wide_table_does_not_make_the_rows_of_others_wide() {
 }
 
 #[test]
+fn parts_of_rows_whose_keys_the_column_takes_for_equal_are_not_mixed() {
+    let folder = folder();
+    let columns = (0..100).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
+    let schema = format!(
+        "CREATE TABLE wide(k TEXT COLLATE NOCASE, {columns}, PRIMARY KEY(k COLLATE BINARY)) WITHOUT ROWID;
+         INSERT INTO wide(k, c0, c99) VALUES ('a', 1, 2), ('A', 3, 4), ('b', 5, 6)"
+    );
+    let (app, mut attached) = attach(folder.path(), &schema);
+    agrees(&app, &attached, "wide");
+    app.execute_batch("UPDATE wide SET c70 = 7; REPLACE INTO wide(k, c0) VALUES ('A', 8)").unwrap();
+    while attached.look().unwrap().drained.more {}
+    agrees(&app, &attached, "wide");
+}
+
+#[test]
 fn a_value_too_large_to_render_is_named_by_its_digest_and_stops_nothing() {
     let folder = folder();
     let (app, mut attached) = attach(folder.path(), "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");

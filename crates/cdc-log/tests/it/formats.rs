@@ -20,7 +20,7 @@ fn triggers(create: &str) -> String {
     let mut attached =
         Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
     attached.install().unwrap();
-    texts(&app, "type = 'trigger' OR name LIKE '\\_cdc\\_stash%' ESCAPE '\\'")
+    texts(&app, "type IN ('trigger', 'view') OR name LIKE '\\_cdc\\_stash%' ESCAPE '\\'")
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod differential;
 mod drains;
 mod foreign;
 mod formats;
+mod indexes;
 mod kills;
 mod log;
 mod random;

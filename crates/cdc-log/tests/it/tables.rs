@@ -202,11 +202,14 @@ pub(crate) fn table(random: &mut Random, at: usize, parent: Option<&Table>, widt
             "({x} COLLATE NOCASE)",
             "({x}) WHERE {x} IS NOT NULL",
             "({x}) WHERE {y} > 3 -- only large (ones)",
+            "({x}) WHERE {t}.{y} > 3",
+            "(({x} = 1), {y})",
+            "(({x} >= 'B'), {y})",
             "(lower({x}))",
             "(abs({x}) DESC, {y})",
             "({x} || ',)' || {y} /* ( */)",
         ]);
-        let terms = terms.replace("{x}", &x).replace("{y}", &y);
+        let terms = terms.replace("{x}", &x).replace("{y}", &y).replace("{t}", &quoted);
         sql.push(format!("CREATE UNIQUE INDEX \"i {at} {index}\" ON {quoted} {terms}"));
     }
     let taken = |name: &str| b.columns.iter().any(|column| column.name == format!("\"{name}\""));
