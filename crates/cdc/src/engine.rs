@@ -210,10 +210,12 @@ impl<E: Env> Cdc<E> {
         let object = Shared::new(spec, node.await?, env, ancestors, warehouse.is_some(), news);
         let taken = lock(&inner.lock).clone();
         let drive = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let held = (alive.clone(), taken.clone());
+            let (taken, alive) = (taken.clone(), alive.clone());
             inner.env.spawn(async move {
                 task.await;
-                drop(held);
+                // In this order: whoever waits for the drivers' end may take the project at once.
+                drop(taken);
+                drop(alive);
             });
         };
         drive(Box::pin(intake::serve(Arc::clone(&object), inner.net.serve(object.id().clone()))));

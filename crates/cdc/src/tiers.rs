@@ -99,7 +99,7 @@ fn fitting(records: &VecDeque<Record>, limit: cdc_replay::Limit) -> usize {
         bytes += record.body.as_str().len();
         fits
     };
-    records.iter().take(limit.records.max(1)).take_while(fits).count().max(1)
+    records.iter().take(limit.records.max(1)).take_while(fits).count().max(1).min(records.len())
 }
 
 impl Source for ColdTier {
