@@ -125,7 +125,7 @@ impl Project {
         let dense =
             self.settings.link.filter().is_all() && !recounted.values().any(|recount| recount.is_staged);
         let owns =
-            Arc::new(recounted.iter().map(|(id, recount)| (id.clone(), recount.own.clone())).collect());
+            Arc::new(recounted.iter().map(|(id, recount)| (id.clone(), Arc::clone(&recount.own))).collect());
         for (id, recount) in &recounted {
             let Some(spec) = objects.get(id) else { continue };
             let (project, ours, clock, tail) = (self.clone(), spec.clone(), env.clock(), recount.tail);
@@ -182,7 +182,7 @@ impl Project {
             let log = self.open_log(spec, clock);
             log.and_then(|mut log| log.at_rest(|log, compare| recount(log, dense, Some(compare))))
         };
-        recounted.map_or_else(|error| readable(Err(error)).map(Some), |recount| Ok(recount))
+        recounted.map_or_else(|error| readable(Err(error)).map(Some), Ok)
     }
 
     /// Compares an object's archive with its log, record by record.

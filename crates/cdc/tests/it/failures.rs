@@ -1,4 +1,8 @@
 //! What must go on, wait or be told when something breaks.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the applications that write beside the engine are not its tasks"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
