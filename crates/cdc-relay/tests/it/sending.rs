@@ -335,6 +335,7 @@ fn every_answer_that_proves_something_wrong_stops_the_link_and_says_what() {
     let epoch = |number, nonce| Epoch { number, nonce };
     let fenced = |answer: &mut Answer, epoch| answer.mark.as_mut().unwrap().epoch = epoch;
     let refused = |refusal: Refusal| stop_after(move |answer, _| answer.refusal = Some(refusal));
+    let deep = Refusal::TooDeep { depth_max: 32 };
     for (stop, expected, remedy) in [
         (stop_after(|_, _| ()), None, None),
         (
@@ -399,11 +400,7 @@ fn every_answer_that_proves_something_wrong_stops_the_link_and_says_what() {
             Some(Stop::Refused(Refusal::UnknownObject { object: id("parent") })),
             Some(Remedy::FixRequest),
         ),
-        (
-            refused(Refusal::TooDeep { depth_max: 32 }),
-            Some(Stop::Refused(Refusal::TooDeep { depth_max: 32 })),
-            Some(Remedy::FixRequest),
-        ),
+        (refused(deep.clone()), Some(Stop::Refused(deep)), Some(Remedy::FixRequest)),
         (
             refused(Refusal::Superseded { generation: 1, current: 2 }),
             Some(Stop::Refused(Refusal::Superseded { generation: 1, current: 2 })),
