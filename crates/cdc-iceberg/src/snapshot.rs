@@ -13,8 +13,10 @@ use iceberg::spec::{
 use iceberg::{TableRequirement, TableUpdate};
 use uuid::Uuid;
 
-use crate::catalog::Loaded;
-use crate::mark::{FIRST_SEQUENCE, Watermark};
+use crate::catalog::{FsCatalog, Loaded};
+use crate::mark::{FIRST_SEQUENCE, Watermark, watermark_of};
+use crate::retention::{VERSIONS_MAX, removals, versions_max};
+use crate::select::sequence_bounds;
 use crate::{Error, Result, Storage};
 
 /// Manifests read at the same time.
@@ -31,6 +33,7 @@ pub(crate) struct Addition {
     pub(crate) files: Vec<DataFile>,
     pub(crate) first_sequence: Sequence,
     pub(crate) watermark: Watermark,
+    pub(crate) snapshots_kept: usize,
 }
 
 /// A snapshot ready to commit on one version.
@@ -106,18 +109,24 @@ impl Addition {
             .build();
         let retention = SnapshotRetention::branch(None, None, None);
         let reference = SnapshotReference::new(self.snapshot_id, retention);
-        let properties = self.watermark.to_pairs().into_iter().collect();
+        let mut updates = vec![
+            TableUpdate::AddSnapshot { snapshot },
+            TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference },
+        ];
+        updates.extend(removals(table, self.snapshots_kept));
+        updates.push(TableUpdate::SetProperties { updates: self.properties(table).into_iter().collect() });
         Ok(Prepared {
-            updates: vec![
-                TableUpdate::AddSnapshot { snapshot },
-                TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference },
-                TableUpdate::SetProperties { updates: properties },
-            ],
+            updates,
             requirements: vec![
                 TableRequirement::UuidMatch { uuid: metadata.uuid() },
                 TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: parent },
             ],
         })
+    }
+
+    fn properties(&self, table: &Loaded) -> Vec<(String, String)> {
+        let has_max = table.metadata.properties().contains_key(VERSIONS_MAX);
+        self.watermark.to_pairs().into_iter().chain((!has_max).then(versions_max)).collect()
     }
 
     fn summary(&self, table: &Loaded) -> Summary {
@@ -165,6 +174,29 @@ async fn manifests(storage: &Storage, table: &Loaded) -> Result<Vec<ManifestFile
 
 /// The data files of the current snapshot, in no particular order.
 pub(crate) async fn data_files(storage: &Storage, table: &Loaded) -> Result<Vec<DataFile>> {
+    match listed_files(storage, table).await {
+        Ok(files) => Ok(files),
+        Err(error) => files_since_expired(storage, table, error).await,
+    }
+}
+
+/// The files of a snapshot that has expired since the table was looked at, from the one that is now the newest.
+///
+/// Files are only ever added and each lies on one side of a mark, so the newer ones up to the older mark are the
+/// older ones.
+async fn files_since_expired(storage: &Storage, table: &Loaded, error: Error) -> Result<Vec<DataFile>> {
+    let newest = FsCatalog::new(storage.clone()).reload(table).await?;
+    let same = newest.metadata.uuid() == table.metadata.uuid() && newest.version > table.version;
+    let current = table.metadata.current_snapshot_id();
+    let expired = current.is_some_and(|id| same && newest.metadata.snapshot_by_id(id).is_none());
+    let Some(watermark) = watermark_of(table)?.filter(|_| expired) else {
+        return Err(error);
+    };
+    let files = listed_files(storage, &newest).await?;
+    Ok(files.into_iter().filter(|file| sequence_bounds(file).1 <= watermark.mark.sequence).collect())
+}
+
+async fn listed_files(storage: &Storage, table: &Loaded) -> Result<Vec<DataFile>> {
     let io = storage.file_io();
     let manifests = manifests(storage, table).await?;
     if let Some(deletes) = manifests.iter().find(|manifest| manifest.content == ManifestContentType::Deletes)
