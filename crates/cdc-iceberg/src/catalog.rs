@@ -63,8 +63,13 @@ pub(crate) struct Named {
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct NamedSnapshot {
     pub(crate) snapshot_id: i64,
+    pub(crate) parent_snapshot_id: Option<i64>,
+    #[serde(default)]
+    pub(crate) sequence_number: i64,
     #[serde(default)]
     pub(crate) manifest_list: String,
+    #[serde(default)]
+    pub(crate) summary: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]

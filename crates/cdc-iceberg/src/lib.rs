@@ -57,6 +57,7 @@ pub use error::{Error, Result};
 mod iceberg_io;
 mod location;
 pub use location::Location;
+mod manifest;
 mod mark;
 mod merge;
 mod parquet_io;

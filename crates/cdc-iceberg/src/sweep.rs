@@ -4,11 +4,14 @@
 //! next one does not. So a version that is there has all it names, a crash at any point leaves work that the next
 //! sweep finds again, and files of a commit under way, which no version names, are never touched.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::catalog::{FsCatalog, Loaded, NamedSnapshot, VERSIONS_KEPT, version_file, version_of};
+use crate::manifest::{listed, manifests};
+use crate::mark::FIRST_SEQUENCE;
+use crate::snapshot::MANIFESTS_REPLACED;
 use crate::{Result, Storage};
 
 /// Objects deleted after one commit at most. One commit in the long run makes three that must go later.
@@ -24,9 +27,16 @@ pub(crate) struct Sweep {
     /// Versions that may have a file. Empty until the folder was listed.
     versions: BTreeSet<u64>,
     /// The oldest version, when it was read, and what must go before it.
-    oldest: Option<(u64, VecDeque<String>)>,
+    oldest: Option<(u64, Needless)>,
     /// What the version after it names, when that was read.
     next: Option<(u64, Vec<NamedSnapshot>)>,
+}
+
+/// Files to delete, manifests first: the lists tell which they are.
+#[derive(Debug, Default)]
+struct Needless {
+    manifests: VecDeque<String>,
+    lists: VecDeque<String>,
 }
 
 impl Sweep {
@@ -49,9 +59,9 @@ impl Sweep {
             };
             let mut first = match self.oldest.take() {
                 Some((read, first)) if read == version => first,
-                _ => self.only_named_by(version, catalog, table).await?,
+                _ => self.only_named_by(version, catalog, storage, table).await?,
             };
-            let deleted = delete_some(&mut first, deletes_left, storage).await;
+            let deleted = first.delete_some(deletes_left, storage).await;
             let finished = first.is_empty();
             self.oldest = Some((version, first));
             deletes_left = deletes_left.saturating_sub(deleted?);
@@ -70,24 +80,26 @@ impl Sweep {
         &mut self,
         version: u64,
         catalog: &FsCatalog,
+        storage: &Storage,
         table: &Loaded,
-    ) -> Result<VecDeque<String>> {
+    ) -> Result<Needless> {
         // Only the version that was built on this one tells what was removed. One that lies alone is the remains of a
         // commit that came too late.
         if !self.versions.contains(&(version + 1)) {
-            return Ok(VecDeque::new());
+            return Ok(Needless::default());
         }
         let own = match self.next.take() {
             Some((read, named)) if read == version => Some(named),
             _ => catalog.named(&table.location, version).await?,
         };
-        let next = catalog.named(&table.location, version + 1).await?;
-        let files = match (&own, &next) {
-            (Some(own), Some(next)) => removed_lists(own, next, table),
-            _ => VecDeque::new(),
+        let Some(next) = catalog.named(&table.location, version + 1).await? else {
+            return Ok(Needless::default());
         };
-        self.next = next.map(|next| (version + 1, next));
-        Ok(files)
+        let own = own.unwrap_or_default();
+        let lists = removed_lists(&own, &next, table);
+        let manifests = replaced_manifests(&own, &next, storage, table).await?;
+        self.next = Some((version + 1, next));
+        Ok(Needless { manifests, lists })
     }
 }
 
@@ -117,8 +129,81 @@ fn removed_lists(own: &[NamedSnapshot], next: &[NamedSnapshot], table: &Loaded) 
         .collect()
 }
 
-/// Deletes the first of `files`, `max` at most, and returns how many. What is gone already counts as deleted.
-async fn delete_some(files: &mut VecDeque<String>, max: usize, storage: &Storage) -> Result<usize> {
+/// The manifests that a merge replaced, of the snapshots removed with the step from one version to the next.
+async fn replaced_manifests(
+    own: &[NamedSnapshot],
+    next: &[NamedSnapshot],
+    storage: &Storage,
+    table: &Loaded,
+) -> Result<VecDeque<String>> {
+    let mut found = VecDeque::new();
+    for (removed, child) in merges(own, next) {
+        let (before, after) =
+            (in_list(removed, storage, table).await?, in_list(child, storage, table).await?);
+        if let (Some(before), Some(after)) = (before, after) {
+            found.extend(before.difference(&after).cloned());
+        }
+    }
+    if !found.is_empty() {
+        let folder = format!("{}/metadata/", table.location);
+        let live: BTreeSet<String> =
+            manifests(storage, table).await?.into_iter().map(|manifest| manifest.manifest_path).collect();
+        found.retain(|manifest| manifest.starts_with(&folder) && !live.contains(manifest));
+    }
+    Ok(found)
+}
+
+/// The removed snapshots whose child was a merge of ours, with that child.
+///
+/// Only where every snapshot left descends from the child: none of those lists what it replaced. After a rollback, or
+/// with a tag on an older snapshot, the manifests stay.
+fn merges<'a>(
+    own: &'a [NamedSnapshot],
+    next: &'a [NamedSnapshot],
+) -> Vec<(&'a NamedSnapshot, &'a NamedSnapshot)> {
+    let all: BTreeMap<(i64, i64), &NamedSnapshot> =
+        own.iter().chain(next).map(|it| ((it.sequence_number, it.snapshot_id), it)).collect();
+    let first_kept = next.iter().map(|it| it.sequence_number).min();
+    let newest_first: Vec<&NamedSnapshot> = all.into_values().rev().collect();
+    let pairs = newest_first.iter().zip(newest_first.iter().skip(1));
+    pairs
+        .take_while(|(child, parent)| child.parent_snapshot_id == Some(parent.snapshot_id))
+        .filter(|(child, parent)| {
+            first_kept.is_some_and(|first| parent.sequence_number < first)
+                && child.summary.contains_key(MANIFESTS_REPLACED)
+                && child.summary.contains_key(FIRST_SEQUENCE)
+        })
+        .map(|(child, parent)| (*parent, *child))
+        .collect()
+}
+
+/// The paths of the manifests in a snapshot's list; none when the list is gone.
+async fn in_list(
+    snapshot: &NamedSnapshot,
+    storage: &Storage,
+    table: &Loaded,
+) -> Result<Option<BTreeSet<String>>> {
+    let listed = listed(storage, &snapshot.manifest_list, table.metadata.format_version()).await?;
+    Ok(listed.map(|listed| listed.into_iter().map(|manifest| manifest.manifest_path).collect()))
+}
+
+impl Needless {
+    fn is_empty(&self) -> bool {
+        self.manifests.is_empty() && self.lists.is_empty()
+    }
+
+    /// Deletes the first files, `max` at most, and returns how many. What is gone already counts as deleted.
+    async fn delete_some(&mut self, max: usize, storage: &Storage) -> Result<usize> {
+        let manifests = delete_first(&mut self.manifests, max, storage).await?;
+        if !self.manifests.is_empty() {
+            return Ok(manifests);
+        }
+        let lists = delete_first(&mut self.lists, max - manifests, storage).await?;
+        Ok(manifests + lists)
+    }
+}
+
+async fn delete_first(files: &mut VecDeque<String>, max: usize, storage: &Storage) -> Result<usize> {
     let count = files.len().min(max);
     let deletes: Vec<_> = files.iter().take(count).map(|file| storage.delete(file)).collect();
     stream::iter(deletes).buffer_unordered(DELETES_AT_ONCE).try_collect::<Vec<()>>().await?;
