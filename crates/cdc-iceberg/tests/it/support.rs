@@ -215,6 +215,8 @@ pub(crate) struct Faulty {
     /// Writes and deletes that still take place; none is no limit.
     changes_left: Mutex<Option<usize>>,
     deletes_fail: Mutex<Option<Fault>>,
+    /// The file that is read next under the first name has just got the second.
+    renamed: Mutex<Option<(PathBuf, PathBuf)>>,
 }
 
 impl Faulty {
@@ -226,6 +228,7 @@ impl Faulty {
             reads: Mutex::default(),
             changes_left: Mutex::default(),
             deletes_fail: Mutex::default(),
+            renamed: Mutex::default(),
         }
     }
 
@@ -267,6 +270,19 @@ impl Faulty {
     /// From now on all deletes meet this fault.
     pub(crate) fn fail_deletes(&self, fault: Option<Fault>) {
         *self.deletes_fail.lock().unwrap() = fault;
+    }
+
+    /// The file gets its new name between being found and being read.
+    pub(crate) fn rename_when_read(&self, from: PathBuf, to: PathBuf) {
+        *self.renamed.lock().unwrap() = Some((from, to));
+    }
+
+    fn rename(&self, path: &Path) {
+        let name = |file: &FsPath| file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let mut renamed = self.renamed.lock().unwrap();
+        if let Some((from, to)) = renamed.take_if(|(from, _)| name(from).as_deref() == path.filename()) {
+            std::fs::rename(from, to).unwrap();
+        }
     }
 
     fn live(&self) -> object_store::Result<()> {
@@ -333,6 +349,9 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.note_read(path);
+        if !options.head {
+            self.rename(path);
+        }
         self.inner.get_opts(path, options).await
     }
 
