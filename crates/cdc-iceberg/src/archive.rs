@@ -7,9 +7,11 @@ use crate::catalog::{Commit, FsCatalog, Loaded};
 use crate::data_file::DataFiles;
 use crate::error::io_kind;
 use crate::mark::{OBJECT, Watermark, watermark_of};
+use crate::retention::versions_max;
 use crate::scan::ScanBuilder;
 use crate::schema::{check_schema, new_table};
 use crate::snapshot::Addition;
+use crate::sweep::Sweep;
 use crate::{Components, Error, Location, Result, Settings, Storage};
 
 /// Races lost to commits that did not move the watermark, such as maintenance.
@@ -30,6 +32,7 @@ pub struct Archive {
     watermark: Option<Watermark>,
     /// An append ended without a known outcome; the table must be looked at before the next.
     doubtful: bool,
+    sweep: Sweep,
 }
 
 /// What an append added.
@@ -81,7 +84,10 @@ impl Archive {
         let catalog = FsCatalog::new(storage.clone());
         let location = catalog.table_location(object);
         let table = match load(&catalog, &location, object).await? {
-            Some(table) => table,
+            Some(table) => {
+                catalog.repair_hint(&table).await;
+                table
+            }
             None => create(&catalog, storage, location, object, &components).await?,
         };
         Self::over(storage, catalog, table, object, components)
@@ -129,6 +135,7 @@ impl Archive {
             watermark: watermark_of(&table)?,
             table,
             doubtful: false,
+            sweep: Sweep::default(),
         })
     }
 
@@ -252,7 +259,11 @@ impl Archive {
             let commit =
                 self.catalog.commit(&self.table, prepared.updates, &prepared.requirements, now).await;
             let unclear = match commit {
-                Ok(Commit::Done(table)) => return self.see(table).map(|()| appended),
+                Ok(Commit::Done { table, hinted }) => {
+                    self.see(table)?;
+                    self.sweep(hinted).await;
+                    return Ok(appended);
+                }
                 Ok(Commit::Lost) => None,
                 Err(error @ Error::Unclear { .. }) => Some(error),
                 Err(error) => return Err(error),
@@ -271,6 +282,14 @@ impl Archive {
         Err(Error::Contended { location: self.table.location.clone(), attempts: COMMIT_ATTEMPTS_MAX })
     }
 
+    /// Deletes a little of what nobody needs any more. What fails now is tried again after the next commit.
+    async fn sweep(&mut self, hinted: bool) {
+        // Other readers follow the hint: what it may still name stays.
+        if hinted {
+            drop(self.sweep.after_commit(&self.catalog, &self.storage, &self.table).await);
+        }
+    }
+
     async fn addition(&self, batch: &Batch) -> Result<Addition> {
         let entropy = &self.components.entropy;
         let (location, settings) = (self.table.location.clone(), self.settings.clone());
@@ -284,6 +303,7 @@ impl Archive {
             files,
             first_sequence: batch.after.sequence.next(),
             watermark: Watermark { mark: batch.mark(), valid_through: newest.max(self.valid_through()) },
+            snapshots_kept: self.settings.snapshots_kept,
         })
     }
 
@@ -337,11 +357,12 @@ async fn create(
     let properties = vec![
         (OBJECT.to_owned(), object.as_str().to_owned()),
         ("write.parquet.compression-codec".to_owned(), "zstd".to_owned()),
+        versions_max(),
     ];
     let uuid = Uuid::from_u128(components.entropy.u128());
     let metadata = new_table(location.clone(), uuid, properties)?;
     match catalog.create(metadata, components.clock.now()).await? {
-        Commit::Done(table) => Ok(table),
+        Commit::Done { table, .. } => Ok(table),
         Commit::Lost => load(catalog, &location, object).await?.ok_or(Error::NotFound { location }),
     }
 }

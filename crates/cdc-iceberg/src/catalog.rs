@@ -2,14 +2,20 @@
 //!
 //! A commit creates the file with the next number if it is absent; the store decides who wins. `version-hint.text`
 //! is written for other readers and never trusted: the newest version is found by probing forward or by listing.
+//!
+//! Old versions are deleted in ascending order, the newest [`VERSIONS_KEPT`] before the current one never. A number
+//! that was deleted could be created again by someone who looked before; so a commit counts only if the version it
+//! builds on is still there, and a version is taken for the newest only if the one before it is there, or by listing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cdc_model::{ObjectId, Timestamp};
-use iceberg::spec::{TableMetadata, TableMetadataBuilder};
+use iceberg::spec::{MAIN_BRANCH, TableMetadata, TableMetadataBuilder};
 use iceberg::{TableRequirement, TableUpdate};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::Cause;
@@ -21,6 +27,12 @@ const HINT: &str = "version-hint.text";
 const PROBE_MAX: u64 = 16;
 /// How often an unanswered create is repeated. Repeating is safe: only one create can succeed.
 const CREATE_ATTEMPTS_MAX: u32 = 3;
+/// How often a version that was deleted between finding and reading it is looked for again.
+const LOAD_ATTEMPTS_MAX: u32 = 4;
+/// Versions kept before the newest one. Bounds the folder, and is how far behind a reader or writer may fall between
+/// two looks before it has to find its way by listing.
+pub(crate) const VERSIONS_KEPT: u64 = 100;
+const EXPECTED: &str = "Iceberg table metadata";
 
 /// The tables of one warehouse.
 #[derive(Clone, Debug)]
@@ -34,13 +46,47 @@ pub(crate) struct Loaded {
     pub(crate) version: u64,
     pub(crate) location: String,
     pub(crate) metadata: Arc<TableMetadata>,
+    /// Snapshots that tags and other branches point to; the library does not tell.
+    pub(crate) referenced: Arc<BTreeSet<i64>>,
+}
+
+/// What a version's file says about snapshots, without what the library needs for a whole table.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Named {
+    #[serde(default)]
+    pub(crate) snapshots: Vec<NamedSnapshot>,
+    #[serde(default)]
+    refs: BTreeMap<String, NamedRef>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct NamedSnapshot {
+    pub(crate) snapshot_id: i64,
+    pub(crate) parent_snapshot_id: Option<i64>,
+    #[serde(default)]
+    pub(crate) sequence_number: i64,
+    #[serde(default)]
+    pub(crate) manifest_list: String,
+    #[serde(default)]
+    pub(crate) summary: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct NamedRef {
+    snapshot_id: i64,
 }
 
 /// How a commit that got an answer ended.
 #[derive(Debug)]
 pub(crate) enum Commit {
     /// It is the table's next version.
-    Done(Loaded),
+    Done {
+        table: Loaded,
+        /// The hint names it now.
+        hinted: bool,
+    },
     /// Another commit took that number.
     Lost,
 }
@@ -63,26 +109,35 @@ impl FsCatalog {
 
     /// The newest version, or none when there is no table.
     pub(crate) async fn load(&self, location: &str) -> Result<Option<Loaded>> {
-        match self.newest(location, self.hint(location).await?).await? {
-            Some(version) => self.load_version(location, version).await.map(Some),
+        let hint = self.hint(location).await?;
+        match self.newest(location, hint).await? {
+            Some(version) => self.load_newest(location, version).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// The newest version, given that `known` exists.
+    /// The newest version, given that `known` existed.
     pub(crate) async fn reload(&self, known: &Loaded) -> Result<Loaded> {
         let hint = self.hint(&known.location).await?.unwrap_or(0).max(known.version);
         let newest = self.newest(&known.location, Some(hint)).await?.unwrap_or(known.version);
         if newest == known.version {
             return Ok(known.clone());
         }
-        self.load_version(&known.location, newest).await
+        self.load_newest(&known.location, newest).await
+    }
+
+    /// Makes the hint say what `table` is, if it does not. It is only a hint, so failing is no failure.
+    pub(crate) async fn repair_hint(&self, table: &Loaded) {
+        if matches!(self.hint(&table.location).await, Ok(hint) if hint != Some(table.version)) {
+            self.write_hint(&table.location, table.version).await;
+        }
     }
 
     /// Makes `metadata` the first version of a table that does not exist.
     pub(crate) async fn create(&self, metadata: TableMetadata, now: Timestamp) -> Result<Commit> {
         let location = metadata.location().to_owned();
-        self.publish(location, 1, stamped(&metadata, now)?).await
+        let metadata = Arc::new(stamped(&metadata, now)?);
+        self.publish(Loaded { version: 1, location, metadata, referenced: Arc::default() }).await
     }
 
     /// Applies `updates` to `base` and makes the result the next version, if `base` is still the newest.
@@ -109,47 +164,68 @@ impl FsCatalog {
         if !has_snapshot {
             metadata = stamped(&metadata, now)?;
         }
-        self.publish(base.location.clone(), base.version + 1, metadata).await
+        self.publish(Loaded {
+            version: base.version + 1,
+            location: base.location.clone(),
+            metadata: Arc::new(metadata),
+            referenced: Arc::clone(&base.referenced),
+        })
+        .await
     }
 
-    async fn publish(&self, location: String, version: u64, metadata: TableMetadata) -> Result<Commit> {
-        let file = version_file(&location, version);
-        let bytes = Bytes::from(encode(&metadata)?);
+    async fn publish(&self, next: Loaded) -> Result<Commit> {
+        let bytes = Bytes::from(encode(&next.metadata)?);
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.storage.create(&file, bytes.clone()).await {
-                Ok(Put::Created) => return Ok(self.done(location, version, metadata).await),
-                Ok(Put::Exists) => return self.compare(location, version, metadata, &bytes).await,
+            match self.storage.create(&next.file(), bytes.clone()).await {
+                Ok(Put::Created) => return self.confirm(next).await,
+                Ok(Put::Exists) => return self.compare(next, &bytes).await,
                 Err(Error::Storage { retryable: true, .. }) if attempts < CREATE_ATTEMPTS_MAX => {}
-                Err(error @ Error::Storage { retryable: true, .. }) => {
-                    return Err(unclear(location, version, error));
-                }
+                Err(error @ Error::Storage { retryable: true, .. }) => return Err(unclear(&next, error)),
                 Err(error) => return Err(error),
             }
         }
     }
 
     /// The version exists: it is ours if it says what we wrote, for an unanswered write may have taken place.
-    async fn compare(
-        &self,
-        location: String,
-        version: u64,
-        metadata: TableMetadata,
-        ours: &Bytes,
-    ) -> Result<Commit> {
-        match self.storage.read(&version_file(&location, version)).await {
-            Ok(Some(found)) if found == *ours => Ok(self.done(location, version, metadata).await),
+    async fn compare(&self, next: Loaded, ours: &Bytes) -> Result<Commit> {
+        match self.storage.read(&next.file()).await {
+            Ok(Some(found)) if found == *ours => self.confirm(next).await,
             Ok(_) => Ok(Commit::Lost),
-            Err(error) => Err(unclear(location, version, error)),
+            Err(error) => Err(unclear(&next, error)),
         }
     }
 
-    async fn done(&self, location: String, version: u64, metadata: TableMetadata) -> Commit {
-        // A hint that cannot be written only costs the next reader a listing; the commit stands.
+    /// The file is there and ours. It is a commit only if its number was not used and deleted long ago.
+    async fn confirm(&self, next: Loaded) -> Result<Commit> {
+        match self.follows(&next.location, next.version).await {
+            Ok(true) => {
+                let hinted = self.write_hint(&next.location, next.version).await;
+                Ok(Commit::Done { table: next, hinted })
+            }
+            Ok(false) => {
+                // Nobody builds on it: whoever finds it looks for the version before it.
+                drop(self.storage.delete(&next.file()).await);
+                Ok(Commit::Lost)
+            }
+            Err(error) => Err(unclear(&next, error)),
+        }
+    }
+
+    /// Whether the version before this one is there; for the first, whether the next one is, if there are others.
+    async fn follows(&self, location: &str, version: u64) -> Result<bool> {
+        if version > 1 {
+            return self.exists(location, version - 1).await;
+        }
+        let versions = self.versions(location).await?;
+        Ok(versions.last().is_none_or(|newest| *newest <= version) || versions.contains(&(version + 1)))
+    }
+
+    /// A hint that cannot be written only costs the next reader a listing; the commit stands.
+    async fn write_hint(&self, location: &str, version: u64) -> bool {
         let hint = Bytes::from(version.to_string());
-        drop(self.storage.overwrite(&format!("{location}/metadata/{HINT}"), hint).await);
-        Commit::Done(Loaded { version, location, metadata: Arc::new(metadata) })
+        self.storage.overwrite(&format!("{location}/metadata/{HINT}"), hint).await.is_ok()
     }
 
     async fn hint(&self, location: &str) -> Result<Option<u64>> {
@@ -167,7 +243,10 @@ impl FsCatalog {
         }
         for version in hint..hint.saturating_add(PROBE_MAX) {
             if !self.exists(location, version + 1).await? {
-                return Ok(Some(version));
+                if self.follows(location, version).await? {
+                    return Ok(Some(version));
+                }
+                break;
             }
         }
         self.newest_listed(location).await
@@ -178,29 +257,62 @@ impl FsCatalog {
     }
 
     async fn newest_listed(&self, location: &str) -> Result<Option<u64>> {
+        Ok(self.versions(location).await?.last().copied())
+    }
+
+    /// The versions that have a file.
+    pub(crate) async fn versions(&self, location: &str) -> Result<BTreeSet<u64>> {
         let names = self.storage.names(&format!("{location}/metadata")).await?;
-        Ok(names.iter().filter_map(|name| version_of(name)).max())
+        Ok(names.iter().filter_map(|name| version_of(name)).collect())
+    }
+
+    /// The snapshots that a version names; none when it is gone or not readable.
+    pub(crate) async fn named(&self, location: &str, version: u64) -> Result<Option<Vec<NamedSnapshot>>> {
+        let bytes = self.storage.read(&version_file(location, version)).await?;
+        let named = bytes.and_then(|bytes| serde_json::from_slice::<Named>(&bytes).ok());
+        Ok(named.map(|named| named.snapshots))
+    }
+
+    /// Reads the version that was found to be the newest, or if it has been deleted since, the one that is now.
+    async fn load_newest(&self, location: &str, found: u64) -> Result<Loaded> {
+        let mut version = found;
+        for _ in 1..LOAD_ATTEMPTS_MAX {
+            match self.load_version(location, version).await {
+                Err(Error::NotFound { .. }) => {
+                    version = self.newest_listed(location).await?.unwrap_or(version);
+                }
+                loaded => return loaded,
+            }
+        }
+        self.load_version(location, version).await
     }
 
     async fn load_version(&self, location: &str, version: u64) -> Result<Loaded> {
         let file = version_file(location, version);
         let bytes =
             self.storage.read(&file).await?.ok_or_else(|| Error::NotFound { location: file.clone() })?;
-        let metadata: TableMetadata = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::corrupt(&file, "Iceberg table metadata")(source.into()))?;
-        Ok(Loaded { version, location: location.to_owned(), metadata: Arc::new(metadata) })
+        let corrupt = |source: serde_json::Error| Error::corrupt(&file, EXPECTED)(source.into());
+        let metadata: TableMetadata = serde_json::from_slice(&bytes).map_err(corrupt)?;
+        let named: Named = serde_json::from_slice(&bytes).map_err(corrupt)?;
+        let others = named.refs.iter().filter(|(name, _)| *name != MAIN_BRANCH);
+        Ok(Loaded {
+            version,
+            location: location.to_owned(),
+            metadata: Arc::new(metadata),
+            referenced: Arc::new(others.map(|(_, reference)| reference.snapshot_id).collect()),
+        })
     }
 }
 
-fn unclear(location: String, version: u64, error: Error) -> Error {
-    Error::Unclear { location, version, source: Box::new(error) }
+fn unclear(next: &Loaded, error: Error) -> Error {
+    Error::Unclear { location: next.location.clone(), version: next.version, source: Box::new(error) }
 }
 
-fn version_file(location: &str, version: impl Display) -> String {
+pub(crate) fn version_file(location: &str, version: impl Display) -> String {
     format!("{location}/metadata/v{version}.metadata.json")
 }
 
-fn version_of(name: &str) -> Option<u64> {
+pub(crate) fn version_of(name: &str) -> Option<u64> {
     let number = name.strip_prefix('v')?.strip_suffix(".metadata.json")?;
     // The last number could not be followed by another.
     number.parse().ok().filter(|version| *version < u64::MAX)
@@ -236,7 +348,7 @@ fn to_json(metadata: &TableMetadata) -> Result<Value> {
 }
 
 fn unencodable(source: Cause) -> Error {
-    Error::corrupt("new table metadata", "Iceberg table metadata")(source)
+    Error::corrupt("new table metadata", EXPECTED)(source)
 }
 
 #[cfg(test)]
@@ -268,16 +380,22 @@ mod tests {
         let location = catalog.table_location(&object);
         let metadata = crate::schema::new_table(location, uuid::Uuid::from_u128(1), vec![]).unwrap();
         let create = |ms| catalog.create(metadata.clone(), Timestamp::new(ms));
-        let Commit::Done(base) = create(1).await.unwrap() else { panic!("the first create lost") };
-        assert!(matches!(create(1).await.unwrap(), Commit::Done(again) if again.version == 1));
+        let Commit::Done { table: base, .. } = create(1).await.unwrap() else {
+            panic!("the first create lost")
+        };
+        assert!(matches!(create(1).await.unwrap(), Commit::Done { table: again, .. } if again.version == 1));
         assert!(matches!(create(2).await.unwrap(), Commit::Lost));
 
         let commit = |ms, value: &str| {
             let updates = [("key".to_owned(), value.to_owned())].into_iter().collect();
             catalog.commit(&base, vec![TableUpdate::SetProperties { updates }], &[], Timestamp::new(ms))
         };
-        assert!(matches!(commit(3, "a").await.unwrap(), Commit::Done(next) if next.version == 2));
-        assert!(matches!(commit(3, "a").await.unwrap(), Commit::Done(next) if next.version == 2));
+        assert!(
+            matches!(commit(3, "a").await.unwrap(), Commit::Done { table: next, .. } if next.version == 2)
+        );
+        assert!(
+            matches!(commit(3, "a").await.unwrap(), Commit::Done { table: next, .. } if next.version == 2)
+        );
         assert!(matches!(commit(3, "b").await.unwrap(), Commit::Lost));
         let newest = catalog.reload(&base).await.unwrap();
         assert_eq!((newest.version, newest.metadata.last_updated_ms()), (2, 3));

@@ -29,7 +29,7 @@ const BYTES_PER_GROUP_MAX: usize = 16 << 20;
 const BOUND_BYTES_MAX: usize = 256;
 /// The sort order of [`schema::new_table`].
 const SORT_ORDER_ID: i32 = 1;
-const DAY_MS: i64 = 86_400_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// Writes the data files of one table.
 #[derive(Debug)]

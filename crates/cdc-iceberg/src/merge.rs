@@ -203,7 +203,8 @@ mod tests {
         };
         archive.append(&batch).await.unwrap();
 
-        let files = crate::snapshot::data_files(archive.storage(), archive.table()).await.unwrap();
+        let files =
+            crate::snapshot::listing(archive.storage(), archive.table(), |_| true).await.unwrap().files;
         let file = files.first().unwrap();
         let (first, bytes) = (Sequence::new(1), file.file_size_in_bytes());
         let planned = Planned { first, location: file.file_path().to_owned(), bytes };

@@ -3,11 +3,12 @@ use std::sync::Arc;
 use cdc_model::{Filter, ObjectId, Operation, Record, Sequence, Timestamp};
 use futures_core::Stream;
 use futures_util::stream::{self, TryStreamExt as _};
+use iceberg::spec::ManifestFile;
 
 use crate::catalog::Loaded;
 use crate::merge::{Merge, Planned};
 use crate::select::{Select, sequence_bounds};
-use crate::snapshot::data_files;
+use crate::snapshot::{Listing, listing};
 use crate::{Result, Storage};
 
 /// Asks an archive for records. Every bound narrows; without any the whole table is read.
@@ -100,15 +101,17 @@ impl ScanBuilder {
         self
     }
 
-    /// Reads the manifests and decides which files to read.
+    /// Reads the manifests that may matter and decides which files to read.
     ///
     /// # Errors
     ///
     /// [`Error::Storage`](crate::Error::Storage) or [`Error::Corrupt`](crate::Error::Corrupt).
     pub async fn plan(self) -> Result<Scan> {
-        let files = data_files(&self.storage, &self.table).await?;
         let select = Arc::new(self.select);
-        let mut plan = ScanPlan { files_total: files.len(), ..ScanPlan::default() };
+        let spec_id = self.table.metadata.default_partition_spec_id();
+        let may_match = |manifest: &ManifestFile| select.may_be_listed_in(manifest, spec_id);
+        let Listing { files, closed } = listing(&self.storage, &self.table, may_match).await?;
+        let mut plan = ScanPlan { files_total: closed.files + files.len(), ..ScanPlan::default() };
         let mut planned: Vec<Planned> = Vec::new();
         for file in files.iter().filter(|file| select.may_be_in(file)) {
             let bytes = file.file_size_in_bytes();

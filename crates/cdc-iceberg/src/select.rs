@@ -1,10 +1,12 @@
 //! What a scan asks for, decided on rows and on the bounds of whole files.
 
 use cdc_model::{Filter, Sequence, Timestamp};
-use iceberg::spec::{DataFile, Datum, PrimitiveLiteral};
+use iceberg::spec::{DataFile, Datum, ManifestFile, PrimitiveLiteral};
 
+use crate::data_file::DAY_MS;
 use crate::decode::Place;
 use crate::encode::micros;
+use crate::manifest::Facts;
 use crate::schema;
 
 /// Which records a scan gives out. Sequences are `(after, through]`, times `[from, until)`.
@@ -39,6 +41,23 @@ impl Select {
                 || place
                     .operation
                     .is_none_or(|name| operations.iter().any(|operation| operation.as_str() == name)))
+    }
+
+    /// Whether a manifest may list such a file, by its name and by the days in it, of which the table's spec has one.
+    pub(crate) fn may_be_listed_in(&self, manifest: &ManifestFile, spec_id: i32) -> bool {
+        let in_log = Facts::parse(&manifest.manifest_path).is_none_or(|facts| {
+            facts.last > self.after && self.through.is_none_or(|through| facts.first <= through)
+        });
+        let days = manifest.partitions.as_deref().filter(|_| manifest.partition_spec_id == spec_id);
+        let Some([day]) = days else { return in_log };
+        let bound = |bytes: Option<&[u8]>| bytes?.try_into().ok().map(i32::from_le_bytes).map(i64::from);
+        let from = bound(day.lower_bound.as_ref().map(|bytes| bytes.as_slice()))
+            .map_or(i64::MIN, |first| first.saturating_mul(DAY_MS));
+        let until = bound(day.upper_bound.as_ref().map(|bytes| bytes.as_slice()))
+            .map_or(i64::MAX, |last| last.saturating_add(1).saturating_mul(DAY_MS));
+        in_log
+            && self.origin_from.is_none_or(|time| time.get() < until)
+            && self.origin_until.is_none_or(|time| time.get() > from)
     }
 
     /// Whether a file's bounds leave it possible that it holds a row asked for.

@@ -1,7 +1,9 @@
 use cdc_model::{Clock, Entropy};
 use serde::{Deserialize, Serialize};
 
-/// How data files are cut.
+use crate::retention::SNAPSHOTS_KEPT;
+
+/// How data files are cut and how much of the table's past is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -10,11 +12,14 @@ pub struct Settings {
     pub rows_per_file_max: usize,
     /// A data file ends at the first rows that bring it to this many bytes, compressed.
     pub bytes_per_file_max: usize,
+    /// Each commit removes the snapshots beyond this many newest ones. Rows are never removed: the newest snapshot has
+    /// them all. At least 1.
+    pub snapshots_kept: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { rows_per_file_max: 100_000, bytes_per_file_max: 128 << 20 }
+        Self { rows_per_file_max: 100_000, bytes_per_file_max: 128 << 20, snapshots_kept: SNAPSHOTS_KEPT }
     }
 }
 
@@ -30,6 +35,13 @@ impl Settings {
     #[must_use]
     pub fn with_bytes_per_file_max(mut self, bytes: usize) -> Self {
         self.bytes_per_file_max = bytes;
+        self
+    }
+
+    /// The same with this many snapshots kept.
+    #[must_use]
+    pub fn with_snapshots_kept(mut self, snapshots: usize) -> Self {
+        self.snapshots_kept = snapshots;
         self
     }
 }

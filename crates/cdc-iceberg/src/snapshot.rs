@@ -1,27 +1,26 @@
 //! Snapshots: manifest, manifest list and summary of one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use cdc_model::{Sequence, Timestamp};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, MAIN_BRANCH, Manifest, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter,
-    ManifestWriterBuilder, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
+    DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestListWriter, Operation, Snapshot,
+    SnapshotReference, SnapshotRetention, Summary,
 };
 use iceberg::{TableRequirement, TableUpdate};
 use uuid::Uuid;
 
-use crate::catalog::Loaded;
-use crate::mark::{FIRST_SEQUENCE, Watermark};
+use crate::catalog::{FsCatalog, Loaded};
+use crate::manifest::{self, Facts, counts, manifests};
+use crate::mark::{FIRST_SEQUENCE, Watermark, watermark_of};
+use crate::retention::{VERSIONS_MAX, removals, versions_max};
+use crate::select::sequence_bounds;
 use crate::{Error, Result, Storage};
 
-/// Manifests read at the same time.
-const MANIFESTS_AT_ONCE: usize = 8;
 /// The table library's name for "inherit it from the manifest".
 const INHERITED: i64 = -1;
-const LIST: &str = "a manifest list";
+/// How many manifests of its parent a snapshot has merged into one; in the summaries of those that did.
+pub(crate) const MANIFESTS_REPLACED: &str = "manifests-replaced";
 
 /// What one append adds, on whatever version it lands.
 #[derive(Debug)]
@@ -31,6 +30,7 @@ pub(crate) struct Addition {
     pub(crate) files: Vec<DataFile>,
     pub(crate) first_sequence: Sequence,
     pub(crate) watermark: Watermark,
+    pub(crate) snapshots_kept: usize,
 }
 
 /// A snapshot ready to commit on one version.
@@ -58,15 +58,8 @@ impl Addition {
         if self.files.is_empty() {
             return Ok(None);
         }
-        let path = format!("{}/metadata/{}-m0.avro", table.location, self.uuid);
-        let metadata = &table.metadata;
-        let mut writer = ManifestWriterBuilder::new(
-            storage.output(&path),
-            Some(self.snapshot_id),
-            Arc::clone(metadata.current_schema()),
-            metadata.default_partition_spec().as_ref().clone(),
-        )
-        .build_v2_data();
+        let path = manifest::path(table, self.uuid, 0, self.files.iter());
+        let mut writer = manifest::writer(storage, table, &path, self.snapshot_id);
         for file in &self.files {
             writer.add_file(file.clone(), INHERITED).map_err(Error::table("add a file to a manifest"))?;
         }
@@ -90,6 +83,10 @@ impl Addition {
         let output = storage.output(&list).writer().await.map_err(Error::table("write a manifest list"))?;
         let mut writer = ManifestListWriter::v2(output, self.snapshot_id, parent, sequence_number);
         let kept = manifests(storage, table).await?;
+        let name = (self.uuid, attempt + 1);
+        let (kept, replaced) = manifest::merged(storage, table, kept, self.snapshot_id, name).await;
+        let created = usize::from(replaced > 0) + added.iter().count();
+        let merge = (replaced > 0).then(|| (created, kept.len() - usize::from(replaced > 0), replaced));
         writer
             .add_manifests(kept.into_iter().chain(added.cloned()))
             .map_err(Error::table("add manifests to a list"))?;
@@ -99,20 +96,21 @@ impl Addition {
             .with_snapshot_id(self.snapshot_id)
             .with_parent_snapshot_id(parent)
             .with_sequence_number(sequence_number)
-            .with_summary(self.summary(table))
+            .with_summary(self.summary(table, merge))
             .with_schema_id(metadata.current_schema_id())
             // A clock that went backwards must not stop archiving: the library refuses older snapshots.
             .with_timestamp_ms(now.get().max(metadata.last_updated_ms()))
             .build();
         let retention = SnapshotRetention::branch(None, None, None);
         let reference = SnapshotReference::new(self.snapshot_id, retention);
-        let properties = self.watermark.to_pairs().into_iter().collect();
+        let mut updates = vec![
+            TableUpdate::AddSnapshot { snapshot },
+            TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference },
+        ];
+        updates.extend(removals(table, self.snapshots_kept));
+        updates.push(TableUpdate::SetProperties { updates: self.properties(table).into_iter().collect() });
         Ok(Prepared {
-            updates: vec![
-                TableUpdate::AddSnapshot { snapshot },
-                TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference },
-                TableUpdate::SetProperties { updates: properties },
-            ],
+            updates,
             requirements: vec![
                 TableRequirement::UuidMatch { uuid: metadata.uuid() },
                 TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: parent },
@@ -120,7 +118,12 @@ impl Addition {
         })
     }
 
-    fn summary(&self, table: &Loaded) -> Summary {
+    fn properties(&self, table: &Loaded) -> Vec<(String, String)> {
+        let has_max = table.metadata.properties().contains_key(VERSIONS_MAX);
+        self.watermark.to_pairs().into_iter().chain((!has_max).then(versions_max)).collect()
+    }
+
+    fn summary(&self, table: &Loaded, merge: Option<(usize, usize, usize)>) -> Summary {
         let (rows, bytes) = (self.rows(), self.bytes());
         let files = self.files.iter().map(|_| 1_u64).sum::<u64>();
         let days: BTreeSet<String> =
@@ -145,40 +148,95 @@ impl Addition {
             total("total-position-deletes", 0),
             total("total-equality-deletes", 0),
         ]);
+        if let Some((created, kept, replaced)) = merge {
+            properties.extend([
+                ("manifests-created".to_owned(), created.to_string()),
+                ("manifests-kept".to_owned(), kept.to_string()),
+                (MANIFESTS_REPLACED.to_owned(), replaced.to_string()),
+            ]);
+        }
         Summary { operation: Operation::Append, additional_properties: properties.into_iter().collect() }
     }
 }
 
-/// The manifests of the current snapshot that still list files.
-async fn manifests(storage: &Storage, table: &Loaded) -> Result<Vec<ManifestFile>> {
-    let Some(snapshot) = table.metadata.current_snapshot() else {
-        return Ok(Vec::new());
-    };
-    let list = snapshot.manifest_list();
-    let bytes =
-        storage.read(list).await?.ok_or_else(|| Error::corrupt(list, LIST)("it is missing".into()))?;
-    let parsed = ManifestList::parse_with_version(&bytes, table.metadata.format_version())
-        .map_err(|source| Error::corrupt(list, LIST)(source.into()))?;
-    let live = |manifest: &ManifestFile| manifest.has_added_files() || manifest.has_existing_files();
-    Ok(parsed.consume_entries().into_iter().filter(live).collect())
+/// The current snapshot's files, as far as they were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Files of the manifests that were opened, in no particular order.
+    pub(crate) files: Vec<DataFile>,
+    /// What the list and the names tell about the manifests that were not.
+    pub(crate) closed: Closed,
 }
 
-/// The data files of the current snapshot, in no particular order.
-pub(crate) async fn data_files(storage: &Storage, table: &Loaded) -> Result<Vec<DataFile>> {
-    let io = storage.file_io();
-    let manifests = manifests(storage, table).await?;
-    if let Some(deletes) = manifests.iter().find(|manifest| manifest.content == ManifestContentType::Deletes)
-    {
-        let source = "delete files are not read; compact the table with the engine that wrote them".into();
-        return Err(Error::corrupt(&deletes.manifest_path, "a manifest of data files")(source));
+/// What is in manifests that were not opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Closed {
+    pub(crate) files: usize,
+    pub(crate) rows: u64,
+    pub(crate) facts: Option<Facts>,
+}
+
+impl Closed {
+    fn add(&mut self, (files, rows): (usize, u64), facts: Option<Facts>) {
+        self.files += files;
+        self.rows += rows;
+        self.facts = match (self.facts, facts) {
+            (Some(all), Some(one)) => Some(all.with(one)),
+            (one, None) | (None, one) => one,
+        };
     }
-    let loads = manifests.into_iter().map(move |manifest| load(manifest, io.clone()));
-    let loaded: Vec<_> = stream::iter(loads).buffered(MANIFESTS_AT_ONCE).try_collect().await?;
-    let entries = loaded.iter().flat_map(|manifest| manifest.entries());
-    Ok(entries.filter(|entry| entry.is_alive()).map(|entry| entry.data_file().clone()).collect())
 }
 
-async fn load(manifest: ManifestFile, io: FileIO) -> Result<Manifest> {
-    let loaded = manifest.load_manifest(&io).await.map_err(Error::table("read a manifest"));
-    loaded.map_err(|error| error.of_file(&manifest.manifest_path, "a manifest"))
+/// The files of the current snapshot, but for manifests that `open` leaves closed because the list says enough.
+pub(crate) async fn listing(
+    storage: &Storage,
+    table: &Loaded,
+    open: impl Fn(&ManifestFile) -> bool,
+) -> Result<Listing> {
+    match current_listing(storage, table, open).await {
+        Ok(listing) => Ok(listing),
+        Err(error) => listing_since_expired(storage, table, error).await,
+    }
+}
+
+/// The files of a snapshot that has expired since the table was looked at, from the one that is now the newest.
+///
+/// Files are only ever added and each lies on one side of a mark, so the newer ones up to the older mark are the
+/// older ones.
+async fn listing_since_expired(storage: &Storage, table: &Loaded, error: Error) -> Result<Listing> {
+    let newest = FsCatalog::new(storage.clone()).reload(table).await?;
+    let same = newest.metadata.uuid() == table.metadata.uuid() && newest.version > table.version;
+    let current = table.metadata.current_snapshot_id();
+    let expired = current.is_some_and(|id| same && newest.metadata.snapshot_by_id(id).is_none());
+    let Some(watermark) = watermark_of(table)?.filter(|_| expired) else {
+        return Err(error);
+    };
+    let mark = watermark.mark.sequence;
+    let open = |manifest: &ManifestFile| {
+        Facts::parse(&manifest.manifest_path).is_none_or(|facts| facts.first <= mark)
+    };
+    let files = current_listing(storage, &newest, open).await?.files;
+    let files = files.into_iter().filter(|file| sequence_bounds(file).1 <= mark).collect();
+    Ok(Listing { files, closed: Closed::default() })
+}
+
+async fn current_listing(
+    storage: &Storage,
+    table: &Loaded,
+    open: impl Fn(&ManifestFile) -> bool,
+) -> Result<Listing> {
+    let (mut opened, mut closed) = (Vec::new(), Closed::default());
+    for manifest in manifests(storage, table).await? {
+        if manifest.content == ManifestContentType::Deletes {
+            let source =
+                "delete files are not read; compact the table with the engine that wrote them".into();
+            return Err(Error::corrupt(&manifest.manifest_path, "a manifest of data files")(source));
+        }
+        match counts(&manifest).filter(|_| !open(&manifest)) {
+            Some(counts) => closed.add(counts, Facts::parse(&manifest.manifest_path)),
+            None => opened.push(manifest),
+        }
+    }
+    let entries = manifest::entries(storage, opened).await?;
+    Ok(Listing { files: entries.iter().map(|entry| entry.data_file().clone()).collect(), closed })
 }

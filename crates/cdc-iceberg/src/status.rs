@@ -1,11 +1,12 @@
 use cdc_model::{Mark, Sequence, Timestamp};
-use iceberg::spec::DataFile;
+use iceberg::spec::{DataFile, ManifestFile};
 
+use crate::manifest::Facts;
 use crate::select::{sequence_bounds, time_bounds};
-use crate::snapshot::data_files;
+use crate::snapshot::{Listing, listing};
 use crate::{Archive, Result};
 
-/// What an archive holds, counted from the current snapshot's manifests.
+/// What an archive holds, by the current snapshot's list of manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
@@ -40,20 +41,26 @@ impl Archive {
     ///
     /// [`Error::Storage`](crate::Error::Storage) or [`Error::Corrupt`](crate::Error::Corrupt).
     pub async fn status(&self) -> Result<Status> {
-        let files = data_files(self.storage(), self.table()).await?;
+        let unknown = |manifest: &ManifestFile| {
+            manifest.has_deleted_files() || Facts::parse(&manifest.manifest_path).is_none()
+        };
+        let Listing { files, closed } = listing(self.storage(), self.table(), unknown).await?;
+        let known = closed.facts;
         let times = || files.iter().filter_map(time_bounds);
+        let firsts = files.iter().map(|file| sequence_bounds(file).0);
         Ok(Status {
             location: self.location().to_owned(),
             metadata_version: self.table().version,
             snapshots: self.table().metadata.snapshots().len(),
-            files: files.len(),
-            rows: files.iter().map(DataFile::record_count).sum(),
-            bytes: files.iter().map(DataFile::file_size_in_bytes).sum(),
+            files: closed.files + files.len(),
+            rows: closed.rows + files.iter().map(DataFile::record_count).sum::<u64>(),
+            bytes: known.map_or(0, |known| known.bytes)
+                + files.iter().map(DataFile::file_size_in_bytes).sum::<u64>(),
             watermark: self.watermark(),
             valid_through: self.valid_through(),
-            first_sequence: files.iter().map(|file| sequence_bounds(file).0).min(),
-            oldest: times().map(|(oldest, _)| oldest).min(),
-            newest: times().map(|(_, newest)| newest).max(),
+            first_sequence: firsts.chain(known.map(|known| known.first)).min(),
+            oldest: times().map(|(oldest, _)| oldest).chain(known.map(|known| known.oldest)).min(),
+            newest: times().map(|(_, newest)| newest).chain(known.map(|known| known.newest)).max(),
         })
     }
 }

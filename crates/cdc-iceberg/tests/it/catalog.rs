@@ -3,7 +3,7 @@
 use cdc_iceberg::{Archive, Error};
 use cdc_model::ObjectId;
 
-use crate::support::{Log, Warehouse, acme, components, read};
+use crate::support::{Fault, Log, Warehouse, acme, components, read};
 
 #[tokio::test]
 async fn the_newest_version_is_found_whatever_the_hint_says() {
@@ -31,6 +31,7 @@ async fn the_newest_version_is_found_whatever_the_hint_says() {
         std::fs::write(&hint, text).unwrap();
         let found = warehouse.archive(2).await.status().await.unwrap().metadata_version;
         assert_eq!(found, 31, "{text:?}");
+        assert_eq!(std::fs::read_to_string(&hint).unwrap(), "31", "repaired for other readers");
     }
     std::fs::write(&hint, [0xff, 0xfe]).unwrap();
     assert_eq!(warehouse.archive(2).await.status().await.unwrap().metadata_version, 31);
@@ -49,6 +50,39 @@ async fn a_reader_sees_later_commits_after_a_refresh_and_not_before() {
     assert_eq!(read(&reader).await, vec![]);
     assert_eq!(reader.refresh().await.unwrap(), writer.watermark());
     assert_eq!(read(&reader).await, log.records());
+}
+
+#[tokio::test]
+async fn looking_leaves_a_stale_hint_alone_and_a_hint_that_cannot_be_repaired_stops_nobody() {
+    let (warehouse, log) = (Warehouse::new(), Log::of(3));
+    let mut archive = warehouse.archive(1).await;
+    archive.append(&log.all()).await.unwrap();
+    let hint = warehouse.table().join("metadata/version-hint.text");
+    std::fs::write(&hint, "1").unwrap();
+    Archive::open_existing(&warehouse.location(), &acme(), components(2)).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&hint).unwrap(), "1");
+    let (storage, faulty) = warehouse.faulty();
+    faulty.plan("version-hint.text", &[Fault::NotDone]);
+    let opened = Archive::open_in(&storage, &acme(), components(2)).await.unwrap();
+    assert_eq!((opened.watermark(), faulty.faults_left()), (archive.watermark(), 0));
+}
+
+#[tokio::test]
+async fn a_version_that_goes_between_being_found_and_being_read_is_looked_for_again() {
+    let (warehouse, log) = (Warehouse::new(), Log::of(3));
+    let mut archive = warehouse.archive(1).await;
+    archive.append(&log.all()).await.unwrap();
+    let file = |version: u32| warehouse.table().join(format!("metadata/v{version}.metadata.json"));
+    let (storage, faulty) = warehouse.faulty();
+    faulty.rename_when_read(file(2), file(200));
+    let mut reader = Archive::open_existing_in(&storage, &acme(), components(2)).await.unwrap();
+    assert_eq!(reader.status().await.unwrap().metadata_version, 200);
+    assert_eq!(read(&reader).await, log.records());
+    std::fs::copy(file(200), file(201)).unwrap();
+    faulty.rename_when_read(file(201), file(301));
+    reader.refresh().await.unwrap();
+    assert_eq!(reader.status().await.unwrap().metadata_version, 301);
+    assert_eq!(reader.watermark(), archive.watermark());
 }
 
 #[tokio::test]

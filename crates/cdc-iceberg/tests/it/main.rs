@@ -8,6 +8,7 @@ mod damage;
 mod format;
 mod history;
 mod layout;
+mod maintenance;
 mod round_trip;
 mod scan;
 mod support;

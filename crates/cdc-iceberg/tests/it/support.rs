@@ -12,8 +12,8 @@ use cdc_iceberg::{Archive, Components, Location, Storage};
 use cdc_model::{
     Batch, Body, Clock, Digest, Entropy, Epoch, ObjectId, Origin, Position, Record, Sequence, Timestamp,
 };
-use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -77,6 +77,15 @@ impl Warehouse {
         let faulty = Arc::new(Faulty::over(LocalFileSystem::new_with_prefix(&path).unwrap()));
         let store: Arc<dyn ObjectStore> = Arc::<Faulty>::clone(&faulty);
         (Storage::over(store, format!("file://{}", path.display())), faulty)
+    }
+
+    /// How many files the table's metadata is, and their bytes.
+    pub(crate) fn metadata_size(&self) -> (usize, u64) {
+        let files = self.files("");
+        let metadata: Vec<&String> = files.iter().filter(|file| file.starts_with("metadata/")).collect();
+        let bytes =
+            metadata.iter().map(|file| std::fs::metadata(self.table().join(file)).unwrap().len()).sum();
+        (metadata.len(), bytes)
     }
 
     /// The paths of all files below the table with this ending, relative to it, sorted.
@@ -201,11 +210,26 @@ pub(crate) struct Faulty {
     inner: LocalFileSystem,
     faults: Mutex<Vec<(String, Fault)>>,
     create_overwrites: bool,
+    /// The paths that were read, in order.
+    reads: Mutex<Vec<String>>,
+    /// Writes and deletes that still take place; none is no limit.
+    changes_left: Mutex<Option<usize>>,
+    deletes_fail: Mutex<Option<Fault>>,
+    /// The file that is read next under the first name has just got the second.
+    renamed: Mutex<Option<(PathBuf, PathBuf)>>,
 }
 
 impl Faulty {
     fn over(inner: LocalFileSystem) -> Self {
-        Self { inner, faults: Mutex::default(), create_overwrites: false }
+        Self {
+            inner,
+            faults: Mutex::default(),
+            create_overwrites: false,
+            reads: Mutex::default(),
+            changes_left: Mutex::default(),
+            deletes_fail: Mutex::default(),
+            renamed: Mutex::default(),
+        }
     }
 
     /// A store that takes create-if-absent for a plain put.
@@ -226,6 +250,54 @@ impl Faulty {
 
     pub(crate) fn faults_left(&self) -> usize {
         self.faults.lock().unwrap().len()
+    }
+
+    /// The paths that were read since the last call, once per request.
+    pub(crate) fn take_reads(&self) -> Vec<String> {
+        std::mem::take(&mut self.reads.lock().unwrap())
+    }
+
+    /// After so many more writes and deletes none takes place, as when the process has died. None: all do.
+    pub(crate) fn die_after(&self, changes: Option<usize>) {
+        *self.changes_left.lock().unwrap() = changes;
+    }
+
+    /// Whether it died before all that was asked for took place.
+    pub(crate) fn is_dead(&self) -> bool {
+        *self.changes_left.lock().unwrap() == Some(0)
+    }
+
+    /// From now on all deletes meet this fault.
+    pub(crate) fn fail_deletes(&self, fault: Option<Fault>) {
+        *self.deletes_fail.lock().unwrap() = fault;
+    }
+
+    /// The file gets its new name between being found and being read.
+    pub(crate) fn rename_when_read(&self, from: PathBuf, to: PathBuf) {
+        *self.renamed.lock().unwrap() = Some((from, to));
+    }
+
+    fn rename(&self, path: &Path) {
+        let name = |file: &FsPath| file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let mut renamed = self.renamed.lock().unwrap();
+        if let Some((from, to)) = renamed.take_if(|(from, _)| name(from).as_deref() == path.filename()) {
+            std::fs::rename(from, to).unwrap();
+        }
+    }
+
+    fn live(&self) -> object_store::Result<()> {
+        match &mut *self.changes_left.lock().unwrap() {
+            None => Ok(()),
+            Some(0) => Err(timeout()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn note_read(&self, path: &Path) {
+        self.reads.lock().unwrap().push(path.to_string());
     }
 
     fn fault_at(&self, path: &Path) -> Option<Fault> {
@@ -256,6 +328,7 @@ impl ObjectStore for Faulty {
         if self.create_overwrites {
             options.mode = PutMode::Overwrite;
         }
+        self.live()?;
         match self.fault_at(path) {
             Some(Fault::NotDone) => Err(timeout()),
             Some(Fault::Done) => {
@@ -275,10 +348,15 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.note_read(path);
+        if !options.head {
+            self.rename(path);
+        }
         self.inner.get_opts(path, options).await
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        self.note_read(path);
         self.inner.get_ranges(path, ranges).await
     }
 
@@ -286,7 +364,14 @@ impl ObjectStore for Faulty {
         &self,
         paths: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(paths)
+        if self.live().is_err() {
+            return Box::pin(futures_util::stream::iter([Err(timeout())]));
+        }
+        match *self.deletes_fail.lock().unwrap() {
+            None => self.inner.delete_stream(paths),
+            Some(Fault::NotDone) => Box::pin(futures_util::stream::iter([Err(timeout())])),
+            Some(Fault::Done) => Box::pin(self.inner.delete_stream(paths).map(|_| Err(timeout()))),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
