@@ -15,7 +15,8 @@ Examples:
   cdc attach app.db --id local/app --tables customers,orders
 
 Attaching writes triggers and tables named _cdc_* into the database, in one transaction: all of it or nothing. \
-The application needs no change. Attaching again repairs what a migration took out; `cdc detach` takes out everything.";
+The application needs no change, but `ALTER TABLE … DROP COLUMN` fails until `cdc detach`; attach again after it. \
+Attaching again also repairs what a migration took out and keeps what it is not told; `cdc detach` takes out everything.";
 
 /// Capture the changes of an application's SQLite database
 #[derive(Debug, clap::Args)]
