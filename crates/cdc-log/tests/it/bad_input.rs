@@ -35,7 +35,7 @@ fn files_that_cannot_be_captured_are_told_apart() {
     utf16.execute_batch("PRAGMA encoding='UTF-16'; CREATE TABLE t(a)").unwrap();
     assert!(matches!(open(&at("utf16.db"), Tables::All), Err(Error::Utf16 { .. })));
     std::fs::create_dir(at("folder.db")).unwrap();
-    assert!(matches!(open(&at("folder.db"), Tables::All), Err(Error::NotWritable { .. })));
+    assert!(matches!(open(&at("folder.db"), Tables::All), Err(Error::NotADatabase { .. })));
     std::fs::write(at("empty.db"), "").unwrap();
     open(&at("empty.db"), Tables::All).unwrap().install().unwrap();
     for name in ["missing", "text", "utf16", "folder"] {
