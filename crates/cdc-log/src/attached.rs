@@ -2,10 +2,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdc_model::{Clock, Digest, Fold, ObjectId, Sequence, Timestamp};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
 use crate::drain::{self, Drained, From, Source};
+use crate::foreign::{check_owner, is_a_log, open_database, open_waiting, strip_at};
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::verify::{CompareRows, RowDifference};
 use crate::{Error, Log, Result, reconcile, store};
@@ -402,30 +403,6 @@ impl Attached {
     }
 }
 
-/// Takes triggers and tables of capture out of a database, whichever log they belong to and without draining them.
-///
-/// # Errors
-///
-/// [`Error::Sqlite`], or what is wrong with the database, as for [`Attached::open`]; nothing is removed then.
-pub fn strip(database: &Path) -> Result<()> {
-    let user = open_database(database)?;
-    strip_at(&user)?;
-    user.close().map_err(|(_, error)| error.into())
-}
-
-fn strip_at(user: &Connection) -> Result<()> {
-    user.execute_batch("BEGIN IMMEDIATE")?;
-    let removed = capture::remove_all(user);
-    user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-    removed
-}
-
-/// Whether a database is a log of ours or an object's own database.
-fn is_a_log(user: &Connection) -> Result<bool> {
-    let sql = "SELECT EXISTS(SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_cdc_log')";
-    Ok(user.query_row(sql, [], |row| row.get(0))?)
-}
-
 /// How a drain begins.
 struct Start {
     /// What was done before it.
@@ -522,70 +499,4 @@ fn trim_in(user: &Connection, mark: CaptureRow, upto: i64, count: i64) -> Result
     let removed = user.execute("DELETE FROM _cdc_capture WHERE seq < ?1", [upto])?;
     store::put_meta(user, TRIMS, count)?;
     Ok(u64::try_from(removed).unwrap_or_default())
-}
-
-/// Opens a foreign database for one look. It must exist, be writable, UTF-8 and on a local disk.
-fn open_database(path: &Path) -> Result<Connection> {
-    open_waiting(path, store::BUSY_TIMEOUT)
-}
-
-/// As [`open_database`], waiting so long for another process's lock.
-fn open_waiting(path: &Path, timeout: Duration) -> Result<Connection> {
-    let canonical = path.canonicalize().map_err(|_error| Error::NotFound { path: path.to_owned() })?;
-    if !canonical.is_file() {
-        return Err(Error::NotADatabase { path: path.to_owned() });
-    }
-    if let Some(kind) = network_file_system(&canonical) {
-        return Err(Error::NetworkFileSystem { path: path.to_owned(), kind });
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let named = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned() },
-        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly) => {
-            Error::NotWritable { path: path.to_owned() }
-        }
-        _ => Error::Sqlite(error),
-    };
-    let user = Connection::open_with_flags(path, flags).map_err(named)?;
-    user.busy_timeout(timeout)?;
-    let encoding: String = user.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(named)?;
-    if encoding != "UTF-8" {
-        return Err(Error::Utf16 { path: path.to_owned() });
-    }
-    if user.is_readonly("main")? {
-        return Err(Error::NotWritable { path: path.to_owned() });
-    }
-    user.pragma_update(None, "synchronous", "normal")?;
-    user.pragma_update(None, "wal_autocheckpoint", 0)?;
-    Ok(user)
-}
-
-/// The type of the file system a path lies on, if it is a network one. Linux tells; elsewhere nothing is known.
-fn network_file_system(path: &Path) -> Option<String> {
-    const NETWORK: [&str; 9] =
-        ["nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"];
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    let mount = |line: &str| {
-        let mut fields = line.split(' ');
-        let (point, kind) = (fields.nth(1)?.replace("\\040", " "), fields.next()?.to_owned());
-        path.starts_with(&point).then_some((point.len(), kind))
-    };
-    let (_, kind) = mounts.lines().filter_map(mount).max_by_key(|(len, _)| *len)?;
-    NETWORK.contains(&kind.as_str()).then_some(kind)
-}
-
-/// The database may be drained by this log only, and for this object only.
-fn check_owner(user: &Connection, path: &Path, id: &ObjectId, log: Option<&str>) -> Result<()> {
-    if !capture::is_prepared(user)? {
-        return Ok(());
-    }
-    let found: Option<String> = store::meta(user, "object")?;
-    if let Some(found) = found.filter(|found| found != id.as_str()) {
-        return Err(Error::AnotherObject { path: path.to_owned(), found, expected: id.clone() });
-    }
-    let owner: Option<String> = store::meta(user, "log")?;
-    match (owner, log) {
-        (Some(by), Some(log)) if by != log => Err(Error::DrainedElsewhere { path: path.to_owned(), by }),
-        _ => Ok(()),
-    }
 }

@@ -31,7 +31,7 @@
 //! ```
 
 mod attached;
-pub use attached::{AttachReport, Attached, Look, strip};
+pub use attached::{AttachReport, Attached, Look};
 mod capture;
 pub use capture::{Installed, Tables};
 mod consume;
@@ -39,6 +39,9 @@ mod drain;
 pub use drain::Drained;
 mod error;
 pub use error::{Error, Result};
+mod foreign;
+pub use foreign::strip;
+mod kept;
 mod log;
 pub use log::{Limit, Log, RowRef};
 mod owned;
