@@ -476,3 +476,37 @@ impl Drop for OpenTransaction<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use cdc_model::{ChangeBody, Operation};
+
+    use super::*;
+
+    fn append(log: &mut Log, fails: bool) -> Result<Record> {
+        log.transact(|transaction| {
+            let body = ChangeBody::new(Operation::Delete, "t", "1").to_body();
+            let record = transaction.append(Timestamp::ZERO, body)?;
+            // The hook then turns the commit into a rollback, as a failing disk does.
+            transaction.log().guarded.store(fails, Ordering::Relaxed);
+            Ok(record)
+        })
+    }
+
+    #[test]
+    fn after_a_commit_that_failed_the_log_takes_nothing_until_it_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = "https://crm.headless.ly/acme".parse().unwrap();
+        let mut log = Log::open(folder.path().join("log.db"), &id, &Clock::system()).unwrap();
+        append(&mut log, false).unwrap();
+        let tail = log.tail();
+        assert!(matches!(append(&mut log, true), Err(Error::Sqlite(_))));
+        log.guarded.store(false, Ordering::Relaxed);
+        assert!(matches!(append(&mut log, false), Err(Error::Poisoned)));
+        log.recover().unwrap();
+        assert_eq!(log.tail(), tail);
+        assert_eq!(append(&mut log, false).unwrap().sequence, tail.sequence.next());
+    }
+}
