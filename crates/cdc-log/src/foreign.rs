@@ -79,7 +79,7 @@ pub(crate) fn check_owner(user: &Connection, path: &Path, id: &ObjectId, log: Op
 ///
 /// # Errors
 ///
-/// [`Error::Sqlite`], or what is wrong with the database, as for [`Attached::open`]; nothing is removed then.
+/// [`Error::Sqlite`], or what is wrong with the database, as for [`Attached::open`](crate::Attached::open); nothing is removed then.
 pub fn strip(database: &Path) -> Result<()> {
     let user = open_database(database)?;
     strip_at(&user)?;

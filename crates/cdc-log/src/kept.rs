@@ -14,7 +14,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn stage_state(&self, stage: &str, key: &str) -> Result<Option<String>> {
         let mut statement =
             self.conn.prepare_cached("SELECT value FROM _cdc_stage WHERE stage = ?1 AND key = ?2")?;
@@ -25,7 +25,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn link(&self, child: &ObjectId) -> Result<Option<Link>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT generation, session, epoch, sequence, digest FROM _cdc_link WHERE child = ?1",
@@ -49,7 +49,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn children(&self) -> Result<Vec<ObjectId>> {
         let mut statement = self.conn.prepare_cached("SELECT child FROM _cdc_link ORDER BY child")?;
         let children = statement.query_map([], |row| row.get::<_, String>(0))?;
@@ -60,7 +60,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn checkpoint(&self, subscriber: &str) -> Result<Option<Checkpoint>> {
         let sql = format!("{CHECKPOINTS} WHERE subscriber = ?1");
         let mut statement = self.conn.prepare_cached(&sql)?;
@@ -72,7 +72,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
         let mut statement = self.conn.prepare_cached(&format!("{CHECKPOINTS} ORDER BY subscriber"))?;
         let mut rows = statement.query([])?;
@@ -87,7 +87,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn verdicts(&self, after: Sequence, through: Sequence) -> Result<BTreeMap<Sequence, String>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT sequence, verdict FROM _cdc_verdict WHERE sequence > ?1 AND sequence <= ?2",
@@ -104,7 +104,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn counter(&self, name: &str) -> Result<u64> {
         let mut statement = self.conn.prepare_cached("SELECT value FROM _cdc_counter WHERE name = ?1")?;
         let value: Option<i64> = statement.query_row([name], |row| row.get(0)).optional()?;
