@@ -125,8 +125,11 @@ fn parse(path: &Path, text: &str) -> Result<Settings, Failure> {
 fn span_of(text: &str, error: &cdc::RelayError) -> Option<std::ops::Range<usize>> {
     let cdc::RelayError::Setting { name, .. } = error else { return None };
     let table = DeTable::parse(text).ok()?;
-    let DeValue::Table(link) = table.get_ref().get("link")?.get_ref() else { return None };
-    Some(link.get(*name)?.span())
+    let setting = |part: &str| match table.get_ref().get(part)?.get_ref() {
+        DeValue::Table(part) => Some(part.get(*name)?.span()),
+        _ => None,
+    };
+    ["link", "archive"].into_iter().find_map(setting)
 }
 
 /// A mistake in `cdc.toml` with its place, and the line it stands in.
@@ -224,6 +227,12 @@ mod tests {
             ("[link]\nbatchSize = \"many\"\n", 2, 13, "invalid type: string \"many\", expected usize"),
             ("[link]\nbatchsize = 5\n", 2, 1, "unknown field `batchsize`"),
             ("[link]\n\nbatchSize = 0\n", 3, 13, "`batchSize` is 0, it must be from 1 to 10000"),
+            (
+                "[archive]\nwarehouse = \"w\"\neventsMax = 0\n",
+                3,
+                13,
+                "`eventsMax` is 0, it must be 1 or more",
+            ),
             ("[archive\n", 1, 9, "unclosed table"),
             ("[archive]\ninterval = 5\n", 1, 1, "missing field `warehouse`"),
             ("[link]\noperations = [\"UPSERT\"]\n", 2, 15, "unknown variant `UPSERT`"),
