@@ -125,9 +125,9 @@ fn parse(path: &Path, text: &str) -> Result<Settings, Failure> {
 fn span_of(text: &str, error: &cdc::RelayError) -> Option<std::ops::Range<usize>> {
     let cdc::RelayError::Setting { name, .. } = error else { return None };
     let table = DeTable::parse(text).ok()?;
-    let setting = |part: &str| match table.get_ref().get(part)?.get_ref() {
-        DeValue::Table(part) => Some(part.get(*name)?.span()),
-        _ => None,
+    let setting = |part: &str| {
+        let DeValue::Table(part) = table.get_ref().get(part)?.get_ref() else { return None };
+        Some(part.get(*name)?.span())
     };
     ["link", "archive"].into_iter().find_map(setting)
 }
