@@ -96,7 +96,7 @@ impl World {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        Live { child, stdout, stderr }
+        Live { child: Running(child), stdout, stderr }
     }
 
     /// Puts a word where something stands that is different in each run.
@@ -127,9 +127,20 @@ impl Ran {
 
 /// A command that runs until it is stopped.
 pub(crate) struct Live {
-    child: Child,
+    child: Running,
     stdout: BufReader<ChildStdout>,
     stderr: BufReader<ChildStderr>,
+}
+
+/// A process that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended when it cannot be killed.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 impl Live {
@@ -158,17 +169,17 @@ impl Live {
         drop(stdout);
         let mut text = String::new();
         stderr.read_to_string(&mut text).unwrap();
-        Ran { code: child.wait().unwrap().code(), stdout: String::new(), stderr: text }
+        Ran { code: child.0.wait().unwrap().code(), stdout: String::new(), stderr: text }
     }
 
     /// Sends a signal and waits for the end. Gives what was not read before.
     pub(crate) fn stop(mut self, signal: &str) -> Ran {
-        let pid = self.child.id().to_string();
+        let pid = self.child.0.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout).unwrap();
         self.stderr.read_to_string(&mut stderr).unwrap();
-        Ran { code: self.child.wait().unwrap().code(), stdout, stderr }
+        Ran { code: self.child.0.wait().unwrap().code(), stdout, stderr }
     }
 }
 
