@@ -133,11 +133,15 @@ impl<E: Env> Object<E> {
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let written =
-            self.on_owned(move |log| carry(|given_up| log.write(|tx| work(tx).map_err(given_up)))).await?;
-        // Of a very large transaction the rest follows in chunks. It is durable already.
-        if let Err(error) = self.shared.run(|node| node.drain_own()).await {
-            self.shared.set_failed("drain", &error);
+        let written = self.on_owned(move |log| {
+            let written = carry(|given_up| log.write(|tx| work(tx).map_err(given_up)))?;
+            // Of a very large transaction the rest follows in chunks. It is durable already.
+            Ok((written, log.drain().map(drop)))
+        });
+        let (written, rest) = written.await?;
+        match rest {
+            Ok(()) => self.shared.clear_trouble("drain"),
+            Err(error) => self.shared.set_failed("drain", &error.into()),
         }
         Ok(written)
     }

@@ -173,8 +173,11 @@ impl Project {
         let dense = self.settings.link.filter().is_all();
         let recounted = if spec.attached.is_some() {
             self.open_attached(spec, clock).and_then(|mut attached| {
-                if let Ok(_lock) = self.registry.lock() {
-                    while attached.look()?.drained.more {}
+                match self.registry.lock() {
+                    Ok(_lock) => while attached.look()?.drained.more {},
+                    // Who holds the project drains it.
+                    Err(Error::InUse { .. } | Error::Copied { .. }) => {}
+                    Err(error) => return Err(error),
                 }
                 attached.at_rest(|log, compare| recount(log, dense, Some(compare)))
             })
