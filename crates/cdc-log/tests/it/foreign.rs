@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use cdc_log::{Attached, Tables};
 use rusqlite::Connection;
 
-use crate::witness::{Follower, Reconciled, assert_agrees, clock, folder, id};
+use crate::witness::{Follower, Reconciled, assert_agrees, attach, clock, folder, id};
 
 const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b TEXT COLLATE NOCASE UNIQUE);
     CREATE TABLE w(k TEXT COLLATE NOCASE PRIMARY KEY, v) WITHOUT ROWID;";
@@ -106,6 +106,7 @@ fn foreign_processes_write_while_looks_and_trims_go_on() {
             attached.look().unwrap();
             trimmed += attached.trim().unwrap();
             looks += 1;
+            // As an engine does; without a pause a look holds the lock whenever a writer asks for it.
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         for child in children {
@@ -126,13 +127,7 @@ fn foreign_processes_write_while_looks_and_trims_go_on() {
 #[test]
 fn a_writer_without_a_timeout_is_not_kept_out_by_quiet_looks() {
     let folder = folder();
-    let path = folder.path().join("app.db");
-    let app = Connection::open(&path).unwrap();
-    app.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
-    app.execute_batch(SCHEMA).unwrap();
-    let mut attached =
-        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
-    attached.install().unwrap();
+    let (app, mut attached) = attach(folder.path(), SCHEMA);
     app.busy_timeout(std::time::Duration::ZERO).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -178,13 +173,7 @@ fn a_look_leaves_no_files_behind_and_takes_none_away() {
 #[test]
 fn a_look_while_the_application_holds_the_write_lock_reads_what_is_committed() {
     let folder = folder();
-    let path = folder.path().join("app.db");
-    let app = Connection::open(&path).unwrap();
-    app.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
-    app.execute_batch(SCHEMA).unwrap();
-    let mut attached =
-        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
-    attached.install().unwrap();
+    let (app, mut attached) = attach(folder.path(), SCHEMA);
     attached.look().unwrap();
     app.execute("INSERT INTO t VALUES (1, 1, 1)", []).unwrap();
     app.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (2, 2, 2)").unwrap();

@@ -1,9 +1,9 @@
 //! The texts that lie in users' files: a change here is a change of format.
 
-use cdc_log::{Attached, Log, Tables};
+use cdc_log::Log;
 use rusqlite::Connection;
 
-use crate::witness::{clock, folder, id};
+use crate::witness::{attach, clock, folder, id};
 
 fn texts(conn: &Connection, condition: &str) -> String {
     let sql = format!("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND {condition} ORDER BY rowid");
@@ -14,12 +14,7 @@ fn texts(conn: &Connection, condition: &str) -> String {
 
 fn triggers(create: &str) -> String {
     let folder = folder();
-    let path = folder.path().join("app.db");
-    let app = Connection::open(&path).unwrap();
-    app.execute_batch(create).unwrap();
-    let mut attached =
-        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
-    attached.install().unwrap();
+    let (app, _attached) = attach(folder.path(), create);
     texts(&app, "type IN ('trigger', 'view') OR name LIKE '\\_cdc\\_stash%' ESCAPE '\\'")
 }
 

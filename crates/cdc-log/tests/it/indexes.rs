@@ -3,17 +3,12 @@
 use cdc_log::{Attached, Error, Tables};
 use rusqlite::Connection;
 
-use crate::witness::{Follower, Reconciled, assert_agrees, clock, folder, id};
+use crate::witness::{Follower, Reconciled, assert_agrees, attach, clock, folder, id};
 
 /// Runs `writes` on a captured table `t` and holds the log against it.
 fn follows(create: &str, writes: &str) {
     let folder = folder();
-    let path = folder.path().join("app.db");
-    let app = Connection::open(&path).unwrap();
-    app.execute_batch(create).unwrap();
-    let mut attached =
-        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
-    attached.install().unwrap();
+    let (app, mut attached) = attach(folder.path(), create);
     app.execute_batch(writes).unwrap_or_else(|error| panic!("{create}: {error}"));
     while attached.look().unwrap().drained.more {}
     let mut follower = Follower::default();
@@ -135,24 +130,22 @@ fn a_replace_whose_cascades_write_its_table_loses_no_row() {
 #[test]
 fn what_ignored_inserts_leave_behind_is_dropped_by_the_next_write() {
     let folder = folder();
-    let path = folder.path().join("app.db");
-    let app = Connection::open(&path).unwrap();
-    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)").unwrap();
-    let mut attached =
-        Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
-    attached.install().unwrap();
+    let (app, _attached) = attach(folder.path(), "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)");
     app.execute_batch(
         "WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 500) INSERT INTO t SELECT x, x, x FROM n",
     )
     .unwrap();
     let stashed =
         || app.query_row("SELECT count(*) FROM _cdc_stash_1", [], |row| row.get::<_, u64>(0)).unwrap();
+    let now = || app.query_row("SELECT julianday('now')", [], |row| row.get::<_, f64>(0)).unwrap();
     let ignored = "INSERT OR IGNORE INTO t SELECT * FROM t";
     let upsert = "INSERT INTO t VALUES (7, 8, 9) ON CONFLICT(id) DO UPDATE SET v = 1";
     for write in [ignored, upsert] {
         app.execute_batch(write).unwrap();
         assert!((1..=32).contains(&stashed()), "{}", stashed());
-        std::thread::sleep(std::time::Duration::from_millis(3));
+        // What is stashed is told from what the next statement stashes by SQLite's clock.
+        let before = now();
+        while now() == before {}
         app.execute_batch("INSERT INTO t(v) VALUES ('next')").unwrap();
         assert_eq!(stashed(), 0, "{write}");
     }

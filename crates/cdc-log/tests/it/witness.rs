@@ -1,8 +1,9 @@
 //! Checks a log against live tables with eyes of its own: not with the code under test.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use cdc_log::{Limit, Log};
+use cdc_log::{Attached, Limit, Log, Tables};
 use cdc_model::{Clock, Fold, ObjectId, Sequence, Tag, Value, ValueRef, row_from_json};
 use rusqlite::Connection;
 
@@ -16,7 +17,7 @@ pub(crate) fn clock() -> Clock {
 
 /// A folder in memory where there is one: most tests make thousands of small commits.
 pub(crate) fn folder() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
+    let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
@@ -121,4 +122,16 @@ pub(crate) fn assert_agrees(conn: &Connection, fold: &Fold, table: &str) {
             only(&folded, &live)
         );
     }
+}
+
+/// An application's database in WAL mode with this schema, attached, what was there drained.
+pub(crate) fn attach(folder: &Path, schema: &str) -> (Connection, Attached) {
+    let path = folder.join("app.db");
+    let app = Connection::open(&path).unwrap();
+    app.query_row("PRAGMA journal_mode=wal", [], |_| Ok(())).unwrap();
+    app.execute_batch(schema).unwrap();
+    let mut attached = Attached::open(&path, &folder.join("log"), &id(), Tables::All, &clock()).unwrap();
+    attached.install().unwrap();
+    while attached.look().unwrap().drained.more {}
+    (app, attached)
 }
