@@ -1,13 +1,22 @@
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cdc_model::{Clock, Entropy};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// What the asynchronous shell needs of the world: time, tasks, threads that may block, randomness.
+/// What the asynchronous shell needs of the world: time, tasks, threads that may block, connections, randomness.
 ///
 /// Static, never `dyn`. The engine is generic over it, so that the code that runs in production also runs under a
 /// simulated scheduler, clock and random generator.
 pub trait Env: Clone + Send + Sync + 'static {
+    /// A byte stream to another process.
+    type Conn: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// What other processes connect to.
+    type Listener: Send + 'static;
+
     /// Time since an arbitrary start; never goes back.
     fn now(&self) -> Duration;
 
@@ -26,4 +35,19 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// Runs a job that may block (SQLite, the file system) off the asynchronous workers, on a bounded pool. Jobs of
     /// one object never run side by side; the caller sees to that.
     fn blocking(&self, job: impl FnOnce() + Send + 'static);
+
+    /// Begins to listen; port 0 takes a free one. Gives the address taken.
+    fn listen(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<(Self::Listener, SocketAddr)>> + Send;
+
+    /// Waits for the next connection.
+    fn accept(
+        &self,
+        listener: &mut Self::Listener,
+    ) -> impl Future<Output = io::Result<(Self::Conn, SocketAddr)>> + Send;
+
+    /// Connects to another process.
+    fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Conn>> + Send;
 }

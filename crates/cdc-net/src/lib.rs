@@ -33,4 +33,4 @@ pub use env::Env;
 mod tokio_env;
 pub use tokio_env::Tokio;
 mod transport;
-pub use transport::{Delivery, Loopback, Request, Transport, TransportError};
+pub use transport::{Call, Delivery, Loopback, Request, Transport, TransportError};

@@ -1,8 +1,11 @@
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cdc_model::{Clock, Entropy};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -48,6 +51,9 @@ impl Tokio {
 }
 
 impl Env for Tokio {
+    type Conn = TcpStream;
+    type Listener = TcpListener;
+
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
@@ -79,5 +85,23 @@ impl Env for Tokio {
                 drop(permit);
             }));
         });
+    }
+
+    async fn listen(&self, address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+        let listener = TcpListener::bind(address).await?;
+        let taken = listener.local_addr()?;
+        Ok((listener, taken))
+    }
+
+    async fn accept(&self, listener: &mut TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let (conn, from) = listener.accept().await?;
+        conn.set_nodelay(true)?;
+        Ok((conn, from))
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let conn = TcpStream::connect(address).await?;
+        conn.set_nodelay(true)?;
+        Ok(conn)
     }
 }

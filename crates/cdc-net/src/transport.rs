@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdc_model::{Answer, Batch, ObjectId};
@@ -47,14 +49,13 @@ pub enum TransportError {
     },
 }
 
+/// A request under way.
+pub type Call = Pin<Box<dyn Future<Output = Result<Answer, TransportError>> + Send>>;
+
 /// Carries a child's requests to its parent and the answers back. It may lose, repeat and reorder both.
-pub trait Transport: Clone + Send + Sync + 'static {
-    /// Asks `to` and waits for its answer.
-    fn call(
-        &self,
-        to: &ObjectId,
-        request: Request,
-    ) -> impl Future<Output = Result<Answer, TransportError>> + Send;
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Asks `to` and waits for its answer. A call that is dropped may have arrived.
+    fn call(&self, to: &ObjectId, request: Request) -> Call;
 }
 
 /// A request with the way back for its answer. Dropping it tells the sender that no answer comes.
@@ -98,12 +99,15 @@ impl Loopback {
 }
 
 impl Transport for Loopback {
-    async fn call(&self, to: &ObjectId, request: Request) -> Result<Answer, TransportError> {
-        let inbox = self.inbox(to).ok_or_else(|| TransportError::Unreachable { object: to.clone() })?;
-        let (answer, answered) = oneshot::channel();
-        let no_answer = || TransportError::NoAnswer { object: to.clone() };
-        inbox.send(Delivery { request, answer }).await.ok().ok_or_else(no_answer)?;
-        answered.await.ok().ok_or_else(no_answer)
+    fn call(&self, to: &ObjectId, request: Request) -> Call {
+        let (inbox, to) = (self.inbox(to), to.clone());
+        Box::pin(async move {
+            let inbox = inbox.ok_or_else(|| TransportError::Unreachable { object: to.clone() })?;
+            let (answer, answered) = oneshot::channel();
+            let no_answer = || TransportError::NoAnswer { object: to.clone() };
+            inbox.send(Delivery { request, answer }).await.ok().ok_or_else(no_answer)?;
+            answered.await.ok().ok_or_else(no_answer)
+        })
     }
 }
 

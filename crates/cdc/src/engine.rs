@@ -221,7 +221,7 @@ impl<E: Env> Cdc<E> {
         drive(Box::pin(intake::serve(Arc::clone(&object), inner.net.serve(object.id().clone()))));
         if let Some(parent) = object.spec.context.clone() {
             let parent_settled = self.opened(&parent).map(|parent| parent.settled.subscribe());
-            let (transport, options) = (inner.net.clone(), inner.project.settings.link.clone());
+            let (transport, options) = (Arc::new(inner.net.clone()), inner.project.settings.link.clone());
             let uplink = Uplink { object: Arc::clone(&object), parent, parent_settled, transport, options };
             drive(Box::pin(uplink.drive()));
         }

@@ -1,11 +1,10 @@
 //! Drives the link to the parent: does what the [`Sender`] machine says and tells it what happened.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_model::{Answer, ObjectId, Sequence};
-use cdc_net::{Env, Request, Transport, TransportError};
+use cdc_model::{ObjectId, Sequence};
+use cdc_net::{Call, Env, Request, Transport};
 use cdc_relay::{Action, LinkOptions, RequestId, Sender, Setup, Stop};
 use tokio::sync::watch;
 
@@ -29,18 +28,18 @@ impl Saved {
     }
 }
 
-type Flight = (RequestId, Pin<Box<dyn Future<Output = Result<Answer, TransportError>> + Send>>);
+type Flight = (RequestId, Call);
 
-pub(crate) struct Uplink<E: Env, T> {
+pub(crate) struct Uplink<E: Env> {
     pub(crate) object: Arc<Shared<E>>,
     pub(crate) parent: ObjectId,
     /// What the parent has settled, where it lives in this process: news to ask for.
     pub(crate) parent_settled: Option<watch::Receiver<Sequence>>,
-    pub(crate) transport: T,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: LinkOptions,
 }
 
-impl<E: Env, T: Transport> Uplink<E, T> {
+impl<E: Env> Uplink<E> {
     pub(crate) async fn drive(self) {
         let object = Arc::clone(&self.object);
         match self.drive_to_end().await {
@@ -143,9 +142,8 @@ impl<E: Env, T: Transport> Uplink<E, T> {
         })?)
     }
 
-    fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Result<Answer, TransportError>> + Send>> {
-        let (transport, parent) = (self.transport.clone(), self.parent.clone());
-        Box::pin(async move { transport.call(&parent, request).await })
+    fn call(&self, request: Request) -> Call {
+        self.transport.call(&self.parent, request)
     }
 
     /// What the machine asks of the object's own log.
