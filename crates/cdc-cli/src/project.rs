@@ -64,7 +64,7 @@ pub(crate) fn create(global: &Global) -> Result<PathBuf, Failure> {
     parse(&path, &text)?;
     let mut file = fs::File::create_new(&path).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    let made = open(global, &Tuning::default()).and_then(|project| Ok(project.warehouse()?));
+    let made = open(global, &Tuning::default()).and_then(|project| Ok(project.check_warehouse()?));
     if let Err(failure) = made {
         uncreate(global);
         return Err(failure);

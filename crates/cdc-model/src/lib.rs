@@ -43,6 +43,7 @@ mod error;
 pub use error::Error;
 mod event;
 pub use event::{Change, ChangeEvent, DerivedFrom, EventId, Operation, Tag, Transaction};
+pub mod fault;
 mod filter;
 pub use filter::Filter;
 mod fold;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_iceberg::{Archive, Components, Location};
+use cdc_iceberg::{Archive, Components};
 use cdc_log::Limit;
 use cdc_model::{Batch, Mark, Position, Remedy, Sequence};
 use cdc_net::Env;
 
+use crate::project::Warehouse;
 use crate::settings::ArchiveSettings;
 use crate::shared::{Shared, raise, stopped};
 use crate::{Error, Result};
@@ -19,11 +20,11 @@ const COMMIT_BYTES_MAX: usize = 64 << 20;
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, location: Location, settings: ArchiveSettings) {
+pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, warehouse: Warehouse, settings: ArchiveSettings) {
     let mut pause = RETRY_FIRST;
     let mut stop = object.stop.subscribe();
     loop {
-        match archive_until_stopped(&object, &location, &settings, &mut pause).await {
+        match archive_until_stopped(&object, &warehouse, &settings, &mut pause).await {
             Ok(()) => return,
             Err(error) if may_pass(&error) => {
                 object.set_failed("archive", &error);
@@ -45,12 +46,12 @@ fn may_pass(error: &Error) -> bool {
 
 async fn archive_until_stopped<E: Env>(
     object: &Arc<Shared<E>>,
-    location: &Location,
+    warehouse: &Warehouse,
     settings: &ArchiveSettings,
     pause: &mut Duration,
 ) -> Result<()> {
     let components = Components { clock: object.env.clock(), entropy: object.env.entropy() };
-    let mut archive = Archive::open(location, object.id(), components).await?;
+    let mut archive = Archive::open_in(&warehouse.open()?, object.id(), components).await?;
     let mut mark = agree(object, archive.watermark()).await?;
     object.clear_trouble("archive");
     publish(object, mark.sequence);

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cdc_iceberg::Storage;
 use cdc_model::{ObjectId, Sequence};
-use cdc_net::{Env, Loopback, Tokio};
+use cdc_net::{Env, Loopback, Tokio, Transport};
 use cdc_relay::Stages;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -39,6 +40,8 @@ impl Deadline {
 pub struct CdcBuilder<E = Tokio> {
     folder: PathBuf,
     settings: Settings,
+    store: Option<Storage>,
+    remote: Option<Arc<dyn Transport>>,
     env: E,
 }
 
@@ -57,7 +60,18 @@ impl<E: Env> CdcBuilder<E> {
 
     /// Another environment, as a simulation has.
     pub fn env<F: Env>(self, env: F) -> CdcBuilder<F> {
-        CdcBuilder { folder: self.folder, settings: self.settings, env }
+        let Self { folder, settings, store, remote, env: _ } = self;
+        CdcBuilder { folder, settings, store, remote, env }
+    }
+
+    /// Archives into a store that is open already, in the place of the folder that the settings name.
+    pub fn store(self, store: Storage) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
+    /// Reaches the objects of [`Settings::remotes`] by another transport than HTTP.
+    pub fn transport(self, remote: Arc<dyn Transport>) -> Self {
+        Self { remote: Some(remote), ..self }
     }
 
     /// Opens the engine. It takes the folder for itself until it is dropped.
@@ -66,12 +80,16 @@ impl<E: Env> CdcBuilder<E> {
     ///
     /// [`Error::InUse`], [`Error::File`], or what is wrong with a setting.
     pub async fn open(self) -> Result<Cdc<E>> {
-        let Self { folder, settings, env } = self;
+        let Self { folder, settings, store, remote, env } = self;
         settings.validate()?;
         let opened = blocking(&env, move || {
             let project = Project::open(folder, settings)?;
+            let project = match store {
+                Some(store) => project.with_store(store),
+                None => project,
+            };
             let lock = project.registry.lock()?;
-            project.warehouse()?;
+            project.check_warehouse()?;
             Ok((project, lock))
         });
         let (project, lock) = opened.await?;
@@ -81,6 +99,7 @@ impl<E: Env> CdcBuilder<E> {
                 project,
                 env,
                 net: Loopback::new(),
+                remote,
                 objects: Mutex::new(BTreeMap::new()),
                 opening: tokio::sync::Mutex::new(()),
                 news: watch::Sender::new(0),
@@ -111,6 +130,8 @@ pub(crate) struct Inner<E: Env> {
     pub(crate) project: Project,
     pub(crate) env: E,
     net: Loopback,
+    /// Reaches parents that another process serves.
+    remote: Option<Arc<dyn Transport>>,
     objects: Mutex<BTreeMap<ObjectId, Arc<Shared<E>>>>,
     /// Held while objects are opened, so that none is opened twice.
     opening: tokio::sync::Mutex<()>,
@@ -147,6 +168,8 @@ impl Cdc<Tokio> {
         CdcBuilder {
             folder: folder.as_ref().to_owned(),
             settings: Settings::default(),
+            store: None,
+            remote: None,
             env: Tokio::current(),
         }
     }
@@ -159,6 +182,12 @@ impl<E: Env> Cdc<E> {
         &self.inner.project
     }
 
+    /// Hands requests of other processes to the objects that are open here.
+    #[must_use]
+    pub fn inboxes(&self) -> Loopback {
+        self.inner.net.clone()
+    }
+
     /// Begins to open an object; an id that does not parse is told at `open`.
     pub fn object(&self, id: impl AsRef<str>) -> ObjectBuilder<E> {
         ObjectBuilder::new(self.clone(), id.as_ref())
@@ -168,12 +197,24 @@ impl<E: Env> Cdc<E> {
         lock(&self.inner.objects).get(id).cloned()
     }
 
+    /// A parent, which is open when it is served here; `None` when another process serves it.
+    pub(crate) fn opened_or_elsewhere(&self, parent: &ObjectId) -> Result<Option<Arc<Shared<E>>>> {
+        match self.opened(parent) {
+            None if self.inner.project.registry.is_here(parent)? => Err(Error::ShutDown),
+            opened => Ok(opened),
+        }
+    }
+
     /// Opens an object and its parents, unless they are open. A fresh object has its stages before anything reaches it.
     pub(crate) async fn open_object(&self, id: &ObjectId, stages: Option<Stages>) -> Result<Arc<Shared<E>>> {
         let _opening = self.inner.opening.lock().await;
         let mut chain = vec![id.clone()];
         let registry = &self.inner.project.registry;
-        chain.extend(registry.ancestors(&registry.require(id)?)?);
+        for ancestor in registry.ancestors(&registry.require(id)?)? {
+            if registry.is_here(&ancestor)? {
+                chain.push(ancestor);
+            }
+        }
         let (mut opened, mut stages) = (None, stages);
         for at in chain.iter().rev() {
             let its_stages = stages.take_if(|_| at == id);
@@ -204,7 +245,7 @@ impl<E: Env> Cdc<E> {
             stages.map_or(Ok(()), |stages| node.set_stages(stages))?;
             Ok(node)
         });
-        let warehouse = inner.project.warehouse()?.filter(|_| spec.context.is_none());
+        let warehouse = inner.project.warehouse(&spec)?;
         let ancestors = inner.project.registry.ancestors(&spec)?;
         let (env, news) = (inner.env.clone(), inner.news.clone());
         let object = Shared::new(spec, node.await?, env, ancestors, warehouse.is_some(), news);
@@ -221,12 +262,17 @@ impl<E: Env> Cdc<E> {
         drive(Box::pin(intake::serve(Arc::clone(&object), inner.net.serve(object.id().clone()))));
         if let Some(parent) = object.spec.context.clone() {
             let parent_settled = self.opened(&parent).map(|parent| parent.settled.subscribe());
-            let (transport, options) = (Arc::new(inner.net.clone()), inner.project.settings.link.clone());
+            let is_here = inner.project.registry.is_here(&parent)?;
+            let transport: Arc<dyn Transport> = match inner.remote.as_ref().filter(|_| !is_here) {
+                Some(remote) => Arc::clone(remote),
+                None => Arc::new(inner.net.clone()),
+            };
+            let options = inner.project.settings.link.clone();
             let uplink = Uplink { object: Arc::clone(&object), parent, parent_settled, transport, options };
             drive(Box::pin(uplink.drive()));
         }
-        if let (Some(location), Some(settings)) = (warehouse, inner.project.settings.archive.clone()) {
-            drive(Box::pin(archiver::drive(Arc::clone(&object), location, settings)));
+        if let (Some(warehouse), Some(settings)) = (warehouse, inner.project.settings.archive.clone()) {
+            drive(Box::pin(archiver::drive(Arc::clone(&object), warehouse, settings)));
         }
         if let Some(attached) = object.spec.attached.as_ref().filter(|attached| !attached.detached) {
             drive(Box::pin(drainer::drive(Arc::clone(&object), attached.database.clone())));

@@ -7,6 +7,7 @@ use cdc_relay::Stages;
 
 use crate::engine::blocking;
 use crate::node::Hot;
+use crate::registry::ObjectSpec;
 use crate::shared::Shared;
 use crate::{Cdc, Error, Reader, Result};
 
@@ -17,6 +18,7 @@ pub struct ObjectBuilder<E: Env = Tokio> {
     cdc: Cdc<E>,
     id: String,
     context: Option<ObjectId>,
+    archive: bool,
     migrations: Vec<String>,
     capture: Option<Tables>,
     stages: Option<Result<Stages, cdc_relay::Error>>,
@@ -24,12 +26,26 @@ pub struct ObjectBuilder<E: Env = Tokio> {
 
 impl<E: Env> ObjectBuilder<E> {
     pub(crate) fn new(cdc: Cdc<E>, id: &str) -> Self {
-        Self { cdc, id: id.to_owned(), context: None, migrations: Vec::new(), capture: None, stages: None }
+        Self {
+            cdc,
+            id: id.to_owned(),
+            context: None,
+            archive: false,
+            migrations: Vec::new(),
+            capture: None,
+            stages: None,
+        }
     }
 
     /// The object's parent. Stored when the object is made; an object that exists keeps its own.
     pub fn context(mut self, parent: &ObjectId) -> Self {
         self.context = Some(parent.clone());
+        self
+    }
+
+    /// Archives the object's log although it has a parent. Stored when the object is made.
+    pub const fn archived(mut self) -> Self {
+        self.archive = true;
         self
     }
 
@@ -65,13 +81,13 @@ impl<E: Env> ObjectBuilder<E> {
     /// [`Error::Value`] when the id is none, [`Error::UnknownParent`], [`Error::OtherParent`], [`Error::Circle`],
     /// [`Error::Relay`] when stages have no name or one name, or what SQLite says to a migration.
     pub async fn open(self) -> Result<Object<E>> {
-        let Self { cdc, id, context, migrations, capture, stages } = self;
+        let Self { cdc, id, context, archive, migrations, capture, stages } = self;
         let id: ObjectId = id.parse()?;
         let stages = stages.transpose()?;
         let (project, ours) = (cdc.project().clone(), id.clone());
         blocking(&cdc.inner.env, move || {
             if context.is_some() || project.registry.get(&ours)?.is_none() {
-                project.create(&ours, context.as_ref())?;
+                project.create_as(&ObjectSpec { id: ours, context, attached: None, archive })?;
             }
             Ok(())
         })
@@ -171,8 +187,9 @@ impl<E: Env> Object<E> {
         self.shared.set_stages(Stages::new(stages)?).await
     }
 
-    /// Sends everything up to the newest record on its way and waits until the root has stored it. Archiving goes
-    /// on by itself; [`Object::settle`] waits for that too.
+    /// Sends everything up to the newest record on its way and waits until the root has stored it, or the first
+    /// ancestor that another process serves. Archiving goes on by itself; [`Object::settle`] waits for that and for
+    /// the root wherever it is.
     ///
     /// # Errors
     ///
@@ -183,9 +200,11 @@ impl<E: Env> Object<E> {
         while let Some(parent) = object.spec.context.clone() {
             let tail = object.tail.borrow().sequence;
             object.flush.send_modify(|count| *count += 1);
-            let above = self.cdc.opened(&parent).ok_or(Error::ShutDown)?;
-            let drivers: [(_, &[&str]); 2] = [(&object, &["link", "stages"]), (&above, &["intake"])];
+            let above = self.cdc.opened_or_elsewhere(&parent)?;
+            let mut drivers: Vec<(_, &[&str])> = vec![(&object, &["link", "stages"])];
+            drivers.extend(above.iter().map(|above| (above, &["intake"][..])));
             object.until(&object.acked, tail, &drivers).await?;
+            let Some(above) = above else { break };
             object = above;
         }
         Ok(())
@@ -201,7 +220,8 @@ impl<E: Env> Object<E> {
         let tail = self.shared.tail.borrow().sequence;
         let mut chain = vec![Arc::clone(&self.shared)];
         while let Some(parent) = chain.last().and_then(|object| object.spec.context.clone()) {
-            chain.push(self.cdc.opened(&parent).ok_or(Error::ShutDown)?);
+            let Some(above) = self.cdc.opened_or_elsewhere(&parent)? else { break };
+            chain.push(above);
         }
         chain.iter().for_each(|object| object.flush.send_modify(|count| *count += 1));
         const DRIVERS: &[&str] = &["archive", "intake", "link", "stages"];

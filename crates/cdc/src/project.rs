@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cdc_iceberg::Location;
+use cdc_iceberg::{Location, Storage};
 use cdc_log::{AttachReport, Attached, Log, Tables};
 use cdc_model::{Clock, ObjectId};
 
@@ -16,6 +16,33 @@ use crate::{Error, Result, Settings};
 pub struct Project {
     pub(crate) registry: Registry,
     pub(crate) settings: Settings,
+    /// Used in the place of the folder that the settings name.
+    store: Option<Storage>,
+}
+
+/// Where logs are archived.
+#[derive(Clone, Debug)]
+pub(crate) enum Warehouse {
+    Folder(Location),
+    Store(Storage),
+}
+
+impl Warehouse {
+    /// Makes what is missing of it.
+    pub(crate) fn open(&self) -> Result<Storage> {
+        match self {
+            Self::Folder(location) => Ok(Storage::open(location)?),
+            Self::Store(storage) => Ok(storage.clone()),
+        }
+    }
+
+    /// As it is.
+    pub(crate) fn existing(&self) -> Result<Storage> {
+        match self {
+            Self::Folder(location) => Ok(Storage::existing(location)?),
+            Self::Store(storage) => Ok(storage.clone()),
+        }
+    }
 }
 
 /// What [`Project::attach`] is told.
@@ -41,7 +68,15 @@ impl Project {
     ///
     /// [`Error::File`] when the folder cannot be made.
     pub fn open(folder: impl AsRef<Path>, settings: Settings) -> Result<Self> {
-        Ok(Self { registry: Registry::open(folder.as_ref())?, settings })
+        let elsewhere = settings.remotes.keys().cloned().collect();
+        Ok(Self { registry: Registry::open(folder.as_ref(), elsewhere)?, settings, store: None })
+    }
+
+    /// The same project, archiving into a store that is open already in the place of the folder that its settings
+    /// name.
+    #[must_use]
+    pub fn with_store(self, store: Storage) -> Self {
+        Self { store: Some(store), ..self }
     }
 
     /// The project's folder.
@@ -101,13 +136,23 @@ impl Project {
     ///
     /// [`Error::UnknownParent`], [`Error::Circle`], or [`Error::OtherParent`] when it exists with another.
     pub fn create(&self, id: &ObjectId, context: Option<&ObjectId>) -> Result<bool> {
+        self.create_as(&ObjectSpec {
+            id: id.clone(),
+            context: context.cloned(),
+            attached: None,
+            archive: false,
+        })
+    }
+
+    pub(crate) fn create_as(&self, spec: &ObjectSpec) -> Result<bool> {
+        let (id, context) = (&spec.id, spec.context.as_ref());
         if let Some(found) = self.registry.get(id)? {
             if found.context.as_ref() == context {
                 return Ok(false);
             }
             return Err(Error::OtherParent { id: id.clone(), found: found.context });
         }
-        self.registry.put(&ObjectSpec { id: id.clone(), context: context.cloned(), attached: None })?;
+        self.registry.put(spec)?;
         Ok(true)
     }
 
@@ -145,8 +190,12 @@ impl Project {
                 Some(self.registry.lock()?)
             }
         };
-        let spec =
-            ObjectSpec { id: options.id.clone(), context: options.context.clone(), attached: Some(attached) };
+        let spec = ObjectSpec {
+            id: options.id.clone(),
+            context: options.context.clone(),
+            attached: Some(attached),
+            archive: known.is_some_and(|known| known.archive),
+        };
         self.registry.check_context(&spec)?;
         let folder = self.registry.object_folder(&spec.id);
         let folder_is_new = !folder.exists();
@@ -230,17 +279,29 @@ impl Project {
         Ok(Log::open(self.registry.log_path(spec), &spec.id, clock)?)
     }
 
-    /// Where the project's objects archive; `None` when they do not.
+    /// Where an object archives; `None` when it does not.
+    pub(crate) fn warehouse(&self, spec: &ObjectSpec) -> Result<Option<Warehouse>> {
+        if spec.archives() { self.any_warehouse() } else { Ok(None) }
+    }
+
+    /// Checks the address of the warehouse.
     ///
     /// # Errors
     ///
-    /// [`Error::Archive`] when the warehouse's address is not understood.
-    pub fn warehouse(&self) -> Result<Option<Location>> {
+    /// [`Error::Archive`] when it is not understood.
+    pub fn check_warehouse(&self) -> Result<()> {
+        self.any_warehouse().map(drop)
+    }
+
+    fn any_warehouse(&self) -> Result<Option<Warehouse>> {
         let Some(archive) = &self.settings.archive else { return Ok(None) };
+        if let Some(store) = &self.store {
+            return Ok(Some(Warehouse::Store(store.clone())));
+        }
         let location: Location = archive.warehouse.parse()?;
         if location.path().is_relative() {
-            return Ok(Some(Location::folder(self.folder().join(location.path()))));
+            return Ok(Some(Warehouse::Folder(Location::folder(self.folder().join(location.path())))));
         }
-        Ok(Some(location))
+        Ok(Some(Warehouse::Folder(location)))
     }
 }

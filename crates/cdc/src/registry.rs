@@ -3,7 +3,7 @@
 //! `.cdc/objects/{name}/object.json` is written last when an object is made, so that a half-made object does not
 //! exist; a process that runs the project picks new ones up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,17 @@ pub struct ObjectSpec {
     /// The application's database, if it is attached; else the engine owns the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<AttachedSpec>,
+    /// It archives although it has a parent, which archives as well or hands on to one that does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archive: bool,
+}
+
+impl ObjectSpec {
+    /// Whether its log is archived, where the project has a warehouse.
+    #[must_use]
+    pub const fn archives(&self) -> bool {
+        self.archive || self.context.is_none()
+    }
 }
 
 /// An attached database.
@@ -47,14 +58,16 @@ pub struct AttachedSpec {
 #[derive(Clone, Debug)]
 pub(crate) struct Registry {
     folder: PathBuf,
+    /// Objects that another process serves: parents of some here.
+    elsewhere: BTreeSet<ObjectId>,
 }
 
 impl Registry {
     /// The registry of the project in `folder`, which is made if it is missing.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, elsewhere: BTreeSet<ObjectId>) -> Result<Self> {
         let objects = folder.join(".cdc/objects");
         fs::create_dir_all(&objects).map_err(file(&objects, "written"))?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), elsewhere })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -63,6 +76,11 @@ impl Registry {
 
     pub(crate) fn lock_path(&self) -> PathBuf {
         self.folder.join(".cdc/lock")
+    }
+
+    /// Whether an object is served here.
+    pub(crate) fn is_here(&self, id: &ObjectId) -> Result<bool> {
+        Ok(!self.elsewhere.contains(id) && self.get(id)?.is_some())
     }
 
     /// Takes the project for this process, until the file is dropped.
@@ -191,6 +209,7 @@ impl Registry {
     pub(crate) fn check_context(&self, spec: &ObjectSpec) -> Result<()> {
         self.ancestors(spec)?;
         if let Some(context) = &spec.context
+            && !self.elsewhere.contains(context)
             && self.get(context)?.is_none()
         {
             return Err(Error::UnknownParent { id: spec.id.clone(), context: context.clone() });
@@ -216,13 +235,13 @@ mod tests {
 
     fn spec(id: &str, context: Option<&str>) -> ObjectSpec {
         let parse = |text: &str| ObjectId::parse_short(text).unwrap();
-        ObjectSpec { id: parse(id), context: context.map(parse), attached: None }
+        ObjectSpec { id: parse(id), context: context.map(parse), attached: None, archive: false }
     }
 
     #[test]
     fn objects_are_stored_and_a_circle_or_a_missing_parent_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(folder.path()).unwrap();
+        let registry = Registry::open(folder.path(), BTreeSet::new()).unwrap();
         let (root, child) = (spec("a.b", None), spec("a.b/c", Some("a.b")));
         assert!(matches!(registry.put(&child), Err(Error::UnknownParent { .. })));
         registry.put(&root).unwrap();
@@ -238,7 +257,7 @@ mod tests {
     #[test]
     fn only_one_process_takes_a_project() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(folder.path()).unwrap();
+        let registry = Registry::open(folder.path(), BTreeSet::new()).unwrap();
         let lock = registry.lock().unwrap();
         assert!(matches!(registry.lock(), Err(Error::InUse { .. })));
         drop(lock);

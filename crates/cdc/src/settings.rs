@@ -1,5 +1,8 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use cdc_model::ObjectId;
 use cdc_relay::LinkOptions;
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +12,10 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// How links to parents batch and retry.
     pub link: LinkOptions,
-    /// Where and how often objects without a parent archive; none when absent.
+    /// Where and how often objects archive; those without a parent do, and those that say so. None when absent.
     pub archive: Option<ArchiveSettings>,
+    /// Objects that another process serves, and its address, such as `127.0.0.1:7410`.
+    pub remotes: BTreeMap<ObjectId, SocketAddr>,
 }
 
 impl Settings {

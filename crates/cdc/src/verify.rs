@@ -220,12 +220,18 @@ impl Project {
 
     /// An object's archive, if it has one.
     pub(crate) async fn archive<E: Env>(&self, env: &E, spec: &ObjectSpec) -> Result<Option<Archive>> {
-        let Some(location) = self.warehouse()?.filter(|_| spec.context.is_none()) else { return Ok(None) };
+        let Some(warehouse) = self.warehouse(spec)? else { return Ok(None) };
         let components = Components { clock: env.clock(), entropy: env.entropy() };
-        match Archive::open_existing(&location, &spec.id, components).await {
+        let opened = match warehouse.existing() {
+            Ok(storage) => {
+                Archive::open_existing_in(&storage, &spec.id, components).await.map_err(Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        match opened {
             Ok(archive) => Ok(Some(archive)),
-            Err(cdc_iceberg::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(Error::Archive(error)),
+            Err(Error::Archive(cdc_iceberg::Error::NotFound { .. })) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
