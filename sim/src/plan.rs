@@ -1,101 +1,370 @@
-use std::ops::Range;
+//! What a run consists of: options and faults, drawn from a seed. A plan is a value: it can be stored, replayed and
+//! made smaller.
+
 use std::time::Duration;
 
-use cdc_relay::LinkOptions;
+use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// How long the workload and the faults last. Then everything is healed.
-pub(crate) const TROUBLE: Duration = Duration::from_secs(8);
-
-/// After healing, everything written must have arrived and be acknowledged within this simulated time: a pause of
-/// an open breaker, a request of before that is still waited for and the longest a thing can be down take two of these
-/// seconds; the others are some 10 ms for each batch, which may hold a single record.
-pub(crate) const LIVENESS_MAX: Duration = Duration::from_secs(8);
-
-/// What goes wrong in a run, drawn from its seed.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) options: LinkOptions,
-    pub(crate) loss_percent: u64,
-    pub(crate) repeat_percent: u64,
-    pub(crate) delay_max: Duration,
-    /// While these last nothing passes.
-    pub(crate) partitions: Vec<Range<Duration>>,
-    pub(crate) crashes: Vec<Crash>,
-    /// Longest pause between two transactions.
-    pub(crate) write_pause_max: Duration,
+/// One run, whole: the same plan gives the same run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultPlan {
+    /// Feeds every stream of random numbers.
+    pub seed: u64,
+    /// What the world is like.
+    pub options: Options,
+    /// What befalls it, in order of time.
+    pub faults: Vec<Fault>,
+    /// The fault that is planted into the code, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutant: Option<String>,
 }
 
-/// One crash.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Crash {
-    pub(crate) at: Duration,
-    pub(crate) side: Side,
-    pub(crate) point: CrashPoint,
-    /// How long until the object is opened again.
-    pub(crate) down: Duration,
+/// What the world is like while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Options {
+    /// Objects, the root included.
+    pub objects: usize,
+    /// Most objects in a chain.
+    pub depth_max: usize,
+    /// Most children of one object.
+    pub fan_out_max: usize,
+    /// Processes; each has a disk of its own.
+    pub hosts: usize,
+    /// Of a hundred children, how many live in their parent's process.
+    pub near_percent: u64,
+    /// How long the workload and the faults last. Then everything heals.
+    pub trouble_ms: u64,
+    /// Most transactions of the workload.
+    pub writes_max: u64,
+    /// Longest pause between two transactions of one writer.
+    pub write_pause_max_ms: u64,
+    /// Writers in each process, which work side by side.
+    pub writers: usize,
+    /// How a hop behaves.
+    pub link: Link,
+    /// Of a hundred objects with a parent, how many archive as well; the root does unless this is absent.
+    pub archive_percent: Option<u64>,
+    /// Events that wait before they are archived.
+    pub archive_events_min: u64,
+    /// Of a hundred objects with children, how many filter.
+    pub filter_percent: u64,
+    /// Of a hundred objects with children, how many count.
+    pub count_percent: u64,
+    /// Of a hundred objects, how many have a consumer with effects.
+    pub consume_percent: u64,
+    /// The network, while the trouble lasts.
+    pub network: NetworkRates,
+    /// The disks, while the trouble lasts.
+    pub disk: DiskRates,
+    /// The store of the archives, while the trouble lasts.
+    pub store: StoreRates,
+    /// Faults that the code itself has sites for.
+    pub sites: SiteRates,
+    /// Longest wait of a job for a thread, in microseconds.
+    pub job_delay_max_us: u64,
 }
 
-/// Which of the two objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Child,
-    Parent,
+/// The settings of every link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    /// Most records in a batch.
+    pub batch_size: usize,
+    /// How long a batch may fill.
+    pub batch_timeout_ms: u64,
+    /// Most bytes in a batch.
+    pub batch_bytes_max: usize,
 }
 
-/// Where in its work an object crashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CrashPoint {
-    /// Between two pieces of work.
-    Idle,
-    /// At its next transaction, with everything done but the COMMIT.
-    BeforeCommit,
-    /// At its next transaction, before anybody is told that it committed.
-    AfterCommit,
+/// How messages fare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkRates {
+    /// Of ten thousand requests or answers, how many are lost.
+    pub loss_per_10_000: u64,
+    /// Of ten thousand requests, how many arrive twice.
+    pub repeat_per_10_000: u64,
+    /// The longest way.
+    pub delay_max_us: u64,
 }
 
-impl Plan {
-    pub(crate) fn draw(seed: u64) -> Self {
+/// How disks fare. Rates are of a million operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskRates {
+    /// Reads that fail.
+    pub read_errors: u64,
+    /// Writes that fail.
+    pub write_errors: u64,
+    /// Syncs that fail.
+    pub sync_errors: u64,
+    /// Opens that fail.
+    pub open_errors: u64,
+    /// Syncs that take long.
+    pub slow_syncs: u64,
+}
+
+/// How requests to the store fare. Rates are of ten thousand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreRates {
+    /// Fail, and nothing was done.
+    pub errors: u64,
+    /// Are done, and seem to fail.
+    pub lost_acks: u64,
+    /// Are refused because there are too many.
+    pub throttled: u64,
+}
+
+/// How often sites in the code fail on purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteRates {
+    /// Of a hundred sites, how many are active.
+    pub active_percent: u64,
+    /// Of ten thousand passes over an active one, how many fail.
+    pub fire_per_10_000: u64,
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    /// When, since the world began.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub kind: FaultKind,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "fault")]
+pub enum FaultKind {
+    /// A process ends at an operation of its disk, and is back after a time.
+    Crash {
+        /// Which.
+        host: usize,
+        /// At its so manieth operation from now on; at once when 0.
+        operation: u64,
+        /// Whether what was not synced may be lost.
+        power: bool,
+        /// How long it is down.
+        down_ms: u64,
+    },
+    /// Two processes do not reach each other for a time.
+    Partition {
+        /// One.
+        one: usize,
+        /// The other.
+        other: usize,
+        /// How long.
+        for_ms: u64,
+    },
+    /// A disk has room for so many bytes more for a time.
+    DiskFull {
+        /// Whose.
+        host: usize,
+        /// How many bytes.
+        room: u64,
+        /// How long.
+        for_ms: u64,
+    },
+    /// A process's clock jumps.
+    ClockJump {
+        /// Whose.
+        host: usize,
+        /// By how much.
+        by_ms: i64,
+    },
+    /// The store is out of reach for a time.
+    StoreOutage {
+        /// How long.
+        for_ms: u64,
+    },
+    /// A copy of an object's files is kept.
+    Copy {
+        /// Which object.
+        object: usize,
+    },
+    /// The copy of an object's files is put in their place, while its process is down.
+    Rewind {
+        /// Which object.
+        object: usize,
+        /// How long the process is down.
+        down_ms: u64,
+    },
+}
+
+impl Options {
+    /// How long the workload and the faults last.
+    #[must_use]
+    pub const fn trouble(&self) -> Duration {
+        Duration::from_millis(self.trouble_ms)
+    }
+}
+
+impl FaultPlan {
+    /// Draws a plan with so many objects, or a random number of them. Each class of faults is in it or not.
+    #[must_use]
+    pub fn draw(seed: u64, objects: Option<usize>) -> Self {
         let mut random = Random::stream(seed, "plan");
-        let delay_max = Duration::from_millis(*random.pick(&[1, 5, 30, 150]));
-        let pause_ms = *random.pick(&[50, 120, 250]);
-        let options = LinkOptions {
-            batch_size: *random.pick(&[1, 3, 10, 100]),
-            batch_timeout_ms: *random.pick(&[5, 50, 200]),
-            batch_bytes_max: *random.pick(&[1 << 10, 1 << 20]),
-            answer_timeout_ms: 400,
-            backoff_base_ms: 20,
-            backoff_max_ms: 500,
-            breaker_failures: 5,
-            breaker_pause_ms: 400,
-            ..LinkOptions::default()
-        };
-        let partitions = (0..random.between(0, 2)).map(|_| {
-            let from = random.time(TROUBLE);
-            from..from + random.time(Duration::from_secs(2))
-        });
-        let partitions = partitions.collect();
+        let options = Options::draw(&mut random, objects);
+        let mut faults = Vec::new();
+        let mut classes = Random::stream(seed, "faults");
+        crashes(&mut classes, &options, &mut faults);
+        partitions(&mut classes, &options, &mut faults);
+        disks(&mut classes, &options, &mut faults);
+        clocks(&mut classes, &options, &mut faults);
+        rewinds(&mut classes, &options, &mut faults);
+        faults.sort_by_key(|fault| fault.at_ms);
+        Self { seed, options, faults, mutant: None }
+    }
+}
+
+impl Options {
+    fn draw(random: &mut Random, objects: Option<usize>) -> Self {
+        let drawn = [2, 3, 5, 8, 13, 30, 60];
+        let objects = objects.unwrap_or_else(|| *random.pick(&drawn)).max(1);
+        let most_hosts = (objects / 2 + 1).clamp(2, 24);
+        let hosts = random.between(2, number(most_hosts)).min(number(objects).max(1));
+        let large = objects > 200;
         Self {
-            options,
-            loss_percent: *random.pick(&[0, 5, 20, 40]),
-            repeat_percent: *random.pick(&[0, 10, 40]),
-            delay_max,
-            partitions,
-            crashes: crashes(seed),
-            write_pause_max: Duration::from_millis(pause_ms),
+            objects,
+            depth_max: index(random.between(if large { 3 } else { 1 }, 7)),
+            fan_out_max: *random.pick(&[1, 2, 4, 20, 500]),
+            hosts: index(hosts),
+            near_percent: *random.pick(&[0, 30, 80]),
+            trouble_ms: *random.pick(&[2_000, 5_000, 12_000]),
+            writes_max: number(objects) * *random.pick(&[20, 60, 150]),
+            write_pause_max_ms: *random.pick(&[2, 20, 120]),
+            writers: index(random.between(1, 4)),
+            link: Link {
+                batch_size: *random.pick(&[1, 3, 10, 100]),
+                batch_timeout_ms: *random.pick(&[5, 50, 1_000]),
+                batch_bytes_max: *random.pick(&[1 << 10, 1 << 20]),
+            },
+            archive_percent: if random.chance(60) { Some(*random.pick(&[0, 0, 10, 50])) } else { None },
+            archive_events_min: *random.pick(&[5, 50, 1_000]),
+            filter_percent: *random.pick(&[0, 0, 30]),
+            count_percent: *random.pick(&[0, 0, 30]),
+            consume_percent: *random.pick(&[0, 30]),
+            network: NetworkRates {
+                loss_per_10_000: swarm(random, 2_000),
+                repeat_per_10_000: swarm(random, 3_000),
+                delay_max_us: *random.pick(&[500, 5_000, 30_000, 150_000]),
+            },
+            disk: DiskRates {
+                read_errors: swarm(random, 500),
+                write_errors: swarm(random, 2_000),
+                sync_errors: swarm(random, 2_000),
+                open_errors: swarm(random, 20_000),
+                slow_syncs: swarm(random, 20_000),
+            },
+            store: StoreRates {
+                errors: swarm(random, 1_000),
+                lost_acks: swarm(random, 1_000),
+                throttled: swarm(random, 500),
+            },
+            sites: SiteRates { active_percent: *random.pick(&[0, 25, 60]), fire_per_10_000: 1 + swarm(random, 1_000) },
+            job_delay_max_us: *random.pick(&[20, 200, 2_000]),
         }
     }
 }
 
-fn crashes(seed: u64) -> Vec<Crash> {
-    let mut random = Random::stream(seed, "crash");
-    let count = random.between(2, 10);
-    let draw = |_| Crash {
-        at: random.time(TROUBLE),
-        side: *random.pick(&[Side::Child, Side::Parent]),
-        point: *random.pick(&[CrashPoint::Idle, CrashPoint::BeforeCommit, CrashPoint::AfterCommit]),
-        down: random.time(Duration::from_millis(800)),
-    };
-    (0..count).map(draw).collect()
+/// A rate of at most `most`: none in half of the runs, otherwise of any magnitude.
+fn swarm(random: &mut Random, most: u64) -> u64 {
+    if random.chance(50) {
+        return 0;
+    }
+    let most_bits = u64::from(u64::BITS - most.leading_zeros());
+    let ceiling = 1_u64 << random.between(1, most_bits);
+    random.between(1, ceiling.min(most))
+}
+
+fn crashes(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if random.chance(20) {
+        return;
+    }
+    let at_once = random.chance(30);
+    let count = random.between(1, 6 + number(options.hosts) * options.trouble_ms / 2_000);
+    for _ in 0..count {
+        let operation = if at_once { 0 } else { random.between(0, 200) };
+        let kind = FaultKind::Crash {
+            host: random.place(options.hosts),
+            operation,
+            power: random.chance(60),
+            down_ms: random.between(0, 600),
+        };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
+}
+
+fn partitions(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if random.chance(40) || options.hosts < 2 {
+        return;
+    }
+    let count = random.between(1, 10 + number(options.hosts) * options.trouble_ms / 1_000);
+    for _ in 0..count {
+        let one = random.place(options.hosts);
+        let other = (one + 1 + random.place(options.hosts - 1)) % options.hosts;
+        let kind = FaultKind::Partition { one, other, for_ms: random.between(5, 1_500) };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
+}
+
+fn disks(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if random.chance(50) {
+        for _ in 0..random.between(1, 3) {
+            let kind = FaultKind::DiskFull {
+                host: random.place(options.hosts),
+                room: random.between(0, 200_000),
+                for_ms: random.between(50, 3_000),
+            };
+            faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+        }
+    }
+    if random.chance(50) && options.archive_percent.is_some() {
+        for _ in 0..random.between(1, 3) {
+            let kind = FaultKind::StoreOutage { for_ms: random.between(50, 3_000) };
+            faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+        }
+    }
+}
+
+fn clocks(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    if random.chance(60) {
+        return;
+    }
+    for _ in 0..random.between(1, 4) {
+        let most = *random.pick(&[1_000, 3_600_000, 9 * YEAR_MS]);
+        let size = random.between(1, most).cast_signed();
+        let by_ms = if random.chance(50) { size } else { -size };
+        let kind = FaultKind::ClockJump { host: random.place(options.hosts), by_ms };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
+}
+
+fn rewinds(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if random.chance(75) || options.objects < 2 {
+        return;
+    }
+    let object = random.place(options.objects);
+    let copied = random.between(0, options.trouble_ms / 2);
+    faults.push(Fault { at_ms: copied, kind: FaultKind::Copy { object } });
+    let kind = FaultKind::Rewind { object, down_ms: random.between(0, 300) };
+    faults.push(Fault { at_ms: random.between(copied, options.trouble_ms), kind });
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -13,6 +13,11 @@ impl Random {
         Self(xxh3_64_with_seed(concern.as_bytes(), seed))
     }
 
+    /// A stream of its own for each of several things of one concern.
+    pub(crate) fn branch(&self, number: usize) -> Self {
+        Self(xxh3_64_with_seed(&number.to_le_bytes(), self.0))
+    }
+
     pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

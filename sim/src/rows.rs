@@ -13,45 +13,71 @@ use crate::workload::TABLES;
 /// One row of a log.
 #[derive(Clone, Debug)]
 pub(crate) struct LogRow {
-    pub(crate) sequence: i64,
-    /// Its origin and route; `None` for the object's own.
-    pub(crate) origin: Option<(String, String)>,
-    pub(crate) origin_sequence: Option<i64>,
+    pub(crate) sequence: u64,
+    /// Its origin's number in `_cdc_origin`, and its place there; `None` for the object's own.
+    pub(crate) origin: Option<(i64, u64)>,
+    /// When the event happened.
+    pub(crate) timestamp: i64,
     pub(crate) body: String,
 }
 
+/// Opens a log for reading along.
 pub(crate) fn open(path: &Path) -> Result<Connection, Broken> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(Connection::open_with_flags(path, flags)?)
 }
 
 /// The rows of a log after `after`.
-pub(crate) fn log(file: &Connection, after: i64) -> Result<Vec<LogRow>, Broken> {
-    let sql = "SELECT l.sequence, o.source, o.route, l.origin_sequence, l.body FROM _cdc_log l \
-               LEFT JOIN _cdc_origin o ON o.id = l.origin WHERE l.sequence > ?1 ORDER BY l.sequence";
+pub(crate) fn log(file: &Connection, after: u64) -> Result<Vec<LogRow>, Broken> {
+    let sql = "SELECT sequence, origin, origin_sequence, coalesce(origin_timestamp, timestamp), body FROM _cdc_log \
+               WHERE sequence > ?1 ORDER BY sequence";
     let mut statement = file.prepare_cached(sql)?;
     let rows = statement.query_map([after], |row| {
-        let (source, route): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
-        Ok(LogRow {
-            sequence: row.get(0)?,
-            origin: source.zip(route),
-            origin_sequence: row.get(3)?,
-            body: row.get(4)?,
-        })
+        let origin: Option<i64> = row.get(1)?;
+        let origin = origin.map(|origin| Ok::<_, rusqlite::Error>((origin, row.get(2)?))).transpose()?;
+        Ok(LogRow { sequence: row.get(0)?, origin, timestamp: row.get(3)?, body: row.get(4)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The mark a parent keeps of a child's link.
-pub(crate) fn mark(file: &Connection, child: &str) -> Result<i64, Broken> {
-    let sql = "SELECT sequence FROM _cdc_link WHERE child = ?1";
-    let mark: Option<Option<i64>> =
-        file.prepare_cached(sql)?.query_row([child], |row| row.get(0)).optional()?;
-    Ok(mark.flatten().unwrap_or_default())
+/// Source and route of an origin.
+pub(crate) fn origin(file: &Connection, number: i64) -> Result<(String, String), Broken> {
+    let sql = "SELECT source, route FROM _cdc_origin WHERE id = ?1";
+    Ok(file.prepare_cached(sql)?.query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
+/// The marks a parent keeps of its children's links.
+pub(crate) fn marks(file: &Connection) -> Result<Vec<(String, u64)>, Broken> {
+    let sql = "SELECT child, coalesce(sequence, 0) FROM _cdc_link ORDER BY child";
+    let mut statement = file.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// What a child has stored of its link: up to where it believes its parent holds everything.
+pub(crate) fn acked(file: &Connection) -> Result<u64, Broken> {
+    let sql = "SELECT value FROM _cdc_stage WHERE stage = '@uplink'";
+    let stored: Option<String> = file.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+    let Some(stored) = stored else { return Ok(0) };
+    let stored: Value = serde_json::from_str(&stored)?;
+    let acked = stored.get("acked").and_then(|acked| acked.get("sequence"));
+    Ok(acked.and_then(|at| at.as_u64().or_else(|| at.as_str()?.parse().ok())).unwrap_or_default())
+}
+
+/// What a consumer's effects say it has seen: its own sequences, and how many there are of each.
+pub(crate) fn effects(file: &Connection) -> Result<(u64, u64, u64), Broken> {
+    let sql = "SELECT count(*), count(DISTINCT sequence), coalesce(max(sequence), 0) FROM effects";
+    Ok(file.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+}
+
+/// A subscriber's checkpoint.
+pub(crate) fn checkpoint(file: &Connection, subscriber: &str) -> Result<u64, Broken> {
+    let sql = "SELECT sequence FROM _cdc_checkpoint WHERE subscriber = ?1";
+    Ok(file.prepare_cached(sql)?.query_row([subscriber], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
 /// A counter of the log.
-pub(crate) fn counter(file: &Connection, name: &str) -> Result<i64, Broken> {
+pub(crate) fn counter(file: &Connection, name: &str) -> Result<u64, Broken> {
     let sql = "SELECT value FROM _cdc_counter WHERE name = ?1";
     Ok(file.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?.unwrap_or_default())
 }

@@ -4,18 +4,24 @@ use rusqlite::types::Value as Sqlite;
 use serde_json::{Value, json};
 
 use crate::documents::{Documents, Fact, rendered};
-use crate::object::ON_PURPOSE;
 use crate::random::Random;
 
-/// The child's tables, captured from the start.
-pub(crate) const SCHEMA: &str = "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, amount);
-CREATE TABLE tags(name TEXT PRIMARY KEY, rank INTEGER UNIQUE, color TEXT);";
+/// Every object's tables.
+pub(crate) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS notes(id INTEGER PRIMARY KEY, title TEXT, amount);
+CREATE TABLE IF NOT EXISTS tags(name TEXT PRIMARY KEY, rank INTEGER UNIQUE, color TEXT);
+CREATE TABLE IF NOT EXISTS effects(sequence, source, origin_sequence);";
 
-/// Their names.
+/// The reason with which a transaction gives up that is meant to.
+pub(crate) const ON_PURPOSE: &str = "on purpose";
+
+/// Those that are captured.
 pub(crate) const TABLES: [&str; 2] = ["notes", "tags"];
 
+/// The collection that a stage which counts writes.
+pub(crate) const COUNTS: &str = "counts";
+
 /// The collection of documents without a table.
-const EMITTED: &str = "signals";
+pub(crate) const EMITTED: &str = "signals";
 
 /// Few keys, so that statements meet rows of earlier ones.
 const NOTE_IDS: u64 = 9;
@@ -50,8 +56,8 @@ enum Step {
 }
 
 impl Workload {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(Random::stream(seed, "workload"))
+    pub(crate) const fn new(random: Random) -> Self {
+        Self(random)
     }
 
     /// The next transaction on tables that hold these documents.
@@ -139,17 +145,13 @@ impl Workload {
 }
 
 impl Transaction {
-    /// Runs it, and calls the gate when only the COMMIT is left.
-    pub(crate) fn run(
-        &self,
-        tx: &Tx<'_>,
-        gate: &mut dyn FnMut() -> cdc_log::Result<()>,
-    ) -> cdc_log::Result<()> {
+    /// Runs it; gives up at the end if it is meant to.
+    pub(crate) fn run(&self, tx: &Tx<'_>) -> cdc_log::Result<()> {
         self.steps.iter().try_for_each(|step| step.run(tx))?;
         if self.rolled_back {
             return Err(cdc_log::Error::GivenUp { reason: ON_PURPOSE.to_owned() });
         }
-        gate()
+        Ok(())
     }
 }
 

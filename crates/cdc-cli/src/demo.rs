@@ -49,7 +49,7 @@ pub(crate) struct DemoReport {
 pub(crate) async fn demo(options: &DemoOptions, say: impl Fn(&str)) -> cdc::Result<DemoReport> {
     let env = Tokio::current();
     let cdc =
-        Cdc::builder(&options.folder).settings(options.settings.clone()).env(env.clone()).open().await?;
+        Cdc::builder_in(&options.folder, env.clone()).settings(options.settings.clone()).open().await?;
     say("building startups.studio <- headless.ly <- crm.headless.ly and its tenants");
     let root = cdc.object("https://startups.studio").open().await?;
     let startup = cdc.object("https://headless.ly").context(root.id()).open().await?;

@@ -58,12 +58,6 @@ impl<E: Env> CdcBuilder<E> {
         self
     }
 
-    /// Another environment, as a simulation has.
-    pub fn env<F: Env>(self, env: F) -> CdcBuilder<F> {
-        let Self { folder, settings, store, remote, env: _ } = self;
-        CdcBuilder { folder, settings, store, remote, env }
-    }
-
     /// Archives into a store that is open already, in the place of the folder that the settings name.
     pub fn store(self, store: Storage) -> Self {
         Self { store: Some(store), ..self }
@@ -165,17 +159,17 @@ impl Cdc<Tokio> {
     ///
     /// Outside of a tokio runtime.
     pub fn builder(folder: impl AsRef<Path>) -> CdcBuilder {
-        CdcBuilder {
-            folder: folder.as_ref().to_owned(),
-            settings: Settings::default(),
-            store: None,
-            remote: None,
-            env: Tokio::current(),
-        }
+        Self::builder_in(folder, Tokio::current())
     }
 }
 
 impl<E: Env> Cdc<E> {
+    /// Begins to open an engine in another environment, such as a simulated one.
+    pub fn builder_in(folder: impl AsRef<Path>, env: E) -> CdcBuilder<E> {
+        let folder = folder.as_ref().to_owned();
+        CdcBuilder { folder, settings: Settings::default(), store: None, remote: None, env }
+    }
+
     /// The project on disk.
     #[must_use]
     pub fn project(&self) -> &Project {

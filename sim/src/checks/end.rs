@@ -1,0 +1,119 @@
+//! What must be true some time after everything has healed.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::checks::Looks;
+use crate::documents::Documents;
+use crate::failure::{Broken, ensure};
+use crate::host::{FoldedDocument, SUBSCRIBER};
+use crate::oracle::{Class, Oracle, number};
+use crate::rows;
+use crate::workload::COUNTS;
+
+/// Why the world is not quiet so far; `None` when everything that was written has arrived.
+pub(crate) fn what_is_missing(oracle: &Oracle) -> Option<String> {
+    for (at, known) in oracle.objects.iter().enumerate() {
+        if known.own_seen < known.written.len() || oracle.doubtful(at).is_some() {
+            return Some(format!("object {at}: its log shows {} of {}", known.own_seen, known.written.len()));
+        }
+        let Some(parent) = oracle.place(at).parent.filter(|_| oracle.is_sound(at)) else { continue };
+        let through = oracle.objects.get(parent).and_then(|above| above.taken.get(&at));
+        let decided = known.decided(through.map_or(0, |taken| taken.through));
+        if decided < known.rows.len() {
+            return Some(format!("object {parent} holds {decided} of {} rows of {at}", known.rows.len()));
+        }
+    }
+    None
+}
+
+/// Tables, effects and counts of every object, from its file.
+pub(crate) fn check_end(oracle: &mut Oracle, looks: &mut Looks) -> Result<(), Broken> {
+    for at in 0..oracle.places.len() {
+        looks.check_tables(oracle, at)?;
+        check_effects(oracle, looks, at)?;
+        check_counts(oracle, at)?;
+        check_believed(oracle, looks, at)?;
+    }
+    Ok(())
+}
+
+/// Exactly once: each record up to the checkpoint has had its effect, and no other.
+fn check_effects(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Broken> {
+    if !oracle.place(at).consumes {
+        return Ok(());
+    }
+    let file = looks.file(at)?;
+    let (effects, distinct, most) = rows::effects(file)?;
+    let checkpoint = rows::checkpoint(file, SUBSCRIBER)?;
+    let exact = effects == distinct && most <= checkpoint && effects == most;
+    ensure(exact, "effect and checkpoint commit together", || {
+        format!("object {at}: {effects} effects of {distinct} records up to {most}, the checkpoint is {checkpoint}")
+    })
+}
+
+/// A count counts every event of a child that it was to count, once.
+fn check_counts(oracle: &Oracle, at: usize) -> Result<(), Broken> {
+    let Some(known) = oracle.objects.get(at).filter(|_| oracle.place(at).counts && !oracle.is_rewound(at)) else {
+        return Ok(());
+    };
+    let counts = known.counted.ids(COUNTS);
+    let count = |id: &String| known.counted.get(COUNTS, id)?.get("count")?.as_u64();
+    let counted: u64 = counts.iter().filter_map(count).sum();
+    let came = known.rows.iter().filter(|row| row.origin != at && row.class != Class::Schema).count();
+    ensure(counted == number(came), "a count is exact", || {
+        format!("object {at} counted {counted} of {came} events")
+    })
+}
+
+/// No child believes that more is stored above than is.
+fn check_believed(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Broken> {
+    let Some(parent) = oracle.place(at).parent.filter(|_| oracle.is_sound(at)) else { return Ok(()) };
+    let acked = rows::acked(looks.file(at)?)?;
+    let child = oracle.place(at).id.as_str().to_owned();
+    let marks: BTreeMap<_, _> = rows::marks(looks.file(parent)?)?.into_iter().collect();
+    let mark = marks.get(&child).copied().unwrap_or_default();
+    ensure(acked <= mark, "acknowledged means durable", || {
+        format!("object {at} believes {acked} is stored at {parent}, whose mark is {mark}")
+    })
+}
+
+/// A replay of an object's whole history adds up to the documents of everything below it.
+pub(crate) fn check_fold(oracle: &Oracle, at: usize, folded: Vec<FoldedDocument>) -> Result<(), Broken> {
+    let mut found: BTreeMap<(String, String, String), Value> = BTreeMap::new();
+    for document in folded {
+        let FoldedDocument { source, collection, document, after } = document;
+        found.insert((source, collection, document), serde_json::from_str(&after)?);
+    }
+    let mut meant = BTreeMap::new();
+    for origin in 0..oracle.places.len() {
+        let seen = oracle.seen_of(at, origin);
+        for (collection, document, after) in seen.iter() {
+            let source = oracle.place(origin).id.to_string();
+            meant.insert((source, collection.to_owned(), document.to_owned()), after.clone());
+        }
+    }
+    let keys = found.keys().chain(meant.keys());
+    let differs = keys.into_iter().find(|key| found.get(*key) != meant.get(*key));
+    ensure(differs.is_none(), "a replay adds up to what was written", || {
+        let differs = differs.cloned().unwrap_or_default();
+        format!("object {at}: {differs:?} is {:?}, written was {:?}", found.get(&differs), meant.get(&differs))
+    })
+}
+
+impl Oracle {
+    /// What one origin's events that lie in an object's log add up to.
+    fn seen_of(&self, at: usize, origin: usize) -> Documents {
+        let (Some(known), Some(source)) = (self.objects.get(at), self.objects.get(origin)) else {
+            return Documents::default();
+        };
+        let mut documents = Documents::default();
+        let here = known.rows.iter().filter(|row| row.origin == origin);
+        for row in here {
+            let fact = source.fact_of(row.origin_sequence);
+            fact.iter().for_each(|fact| documents.apply(fact));
+        }
+        documents
+    }
+}

@@ -1,0 +1,260 @@
+//! Looks into an object's file while the world runs: whatever is new in it must be what the world knows of.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::documents::Fact;
+use crate::failure::{Broken, ensure};
+use crate::oracle::{Class, Held, Oracle, Row, number};
+use crate::rows::{self, LogRow};
+use crate::workload::{COUNTS, TABLES};
+
+/// Readers that are kept open at the same time.
+const READERS_MAX: usize = 512;
+
+/// Rows that are held against what was seen of them before, when a process is back.
+const SEEN_AGAIN: usize = 200;
+
+/// The readers of all objects' files.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    paths: Vec<PathBuf>,
+    readers: BTreeMap<usize, Reader>,
+    pub(crate) rows: u64,
+    pub(crate) looks: u64,
+}
+
+#[derive(Debug)]
+struct Reader {
+    file: Connection,
+    /// By number in the file: the object an event is of, and the child it came by.
+    origins: BTreeMap<i64, (usize, usize)>,
+}
+
+impl Looks {
+    /// Reads objects from these files.
+    pub(crate) const fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, readers: BTreeMap::new(), rows: 0, looks: 0 }
+    }
+
+    /// Closes an object's reader: its process has ended.
+    pub(crate) fn close(&mut self, at: usize) {
+        self.readers.remove(&at);
+    }
+
+    fn reader(&mut self, at: usize) -> Result<&mut Reader, Broken> {
+        if !self.readers.contains_key(&at) && self.readers.len() >= READERS_MAX {
+            self.readers.clear();
+        }
+        let entry = match self.readers.entry(at) {
+            std::collections::btree_map::Entry::Occupied(entry) => return Ok(entry.into_mut()),
+            std::collections::btree_map::Entry::Vacant(entry) => entry,
+        };
+        let path = self.paths.get(at).expect("an object of this world");
+        Ok(entry.insert(Reader { file: rows::open(path)?, origins: BTreeMap::new() }))
+    }
+
+    /// Takes in whatever is new in an object's file. What came from a child whose own log is not known so far waits.
+    pub(crate) fn look(&mut self, oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
+        self.looks += 1;
+        let after = number(oracle.known(at).rows.len());
+        let new = rows::log(&self.reader(at)?.file, after)?;
+        for row in &new {
+            let own = number(oracle.known(at).rows.len()) + 1;
+            ensure(row.sequence == own, "a log is dense", || {
+                format!("object {at}: row {} where {own} is next", row.sequence)
+            })?;
+            let seen = match row.origin {
+                None => Some(own_row(oracle, at, row)?),
+                Some((origin, sequence)) => self.child_row(oracle, at, row, origin, sequence)?,
+            };
+            // The rest waits until the child is known.
+            let Some(seen) = seen else { break };
+            oracle.known(at).rows.push(seen);
+            self.rows += 1;
+        }
+        let known = oracle.known(at);
+        let is_whole = number(known.rows.len()) == after + number(new.len());
+        if is_whole {
+            oracle.settle_doubt(at, false);
+            let known = oracle.known(at);
+            let (seen, written) = (known.own_seen, known.written.len());
+            ensure(seen == written, "captured or not written", || {
+                format!("object {at}: its log shows {seen} of {written} changes that were committed")
+            })?;
+        } else {
+            oracle.dirty.insert(at);
+        }
+        let file = &self.reader(at)?.file;
+        check_marks(oracle, at, file, is_whole)?;
+        check_conserved(at, file)
+    }
+
+    /// An object's process is back: what was seen must be there still.
+    pub(crate) fn look_again(&mut self, oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
+        const PROMISE: &str = "what is stored stays";
+        let seen = oracle.known(at).rows.clone();
+        let from = seen.len().saturating_sub(SEEN_AGAIN);
+        let stored = rows::log(&self.reader(at)?.file, number(from))?;
+        for (row, stored) in seen.iter().skip(from).zip(stored.iter()) {
+            ensure(row.hash == hash(stored), PROMISE, || {
+                format!("object {at}: row {} is another than it was: {}", stored.sequence, stored.body)
+            })?;
+        }
+        let (had, has) = (seen.len(), from + stored.len());
+        ensure(has >= had, PROMISE, || format!("object {at} had {had} rows and is back with {has}"))?;
+        self.look(oracle, at)?;
+        self.check_tables(oracle, at)
+    }
+
+    /// The tables are what the transactions add up to.
+    pub(crate) fn check_tables(&mut self, oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
+        let live = rows::live(&self.reader(at)?.file)?;
+        let difference = live.difference(&oracle.known(at).documents.only(&TABLES));
+        ensure(difference.is_none(), "all of a transaction or nothing", || {
+            format!("object {at}: live and expected differ: {difference:?}")
+        })
+    }
+
+    /// The file of an object, for checks at the end.
+    pub(crate) fn file(&mut self, at: usize) -> Result<&Connection, Broken> {
+        Ok(&self.reader(at)?.file)
+    }
+
+    fn child_row(
+        &mut self,
+        oracle: &mut Oracle,
+        at: usize,
+        row: &LogRow,
+        origin: i64,
+        sequence: u64,
+    ) -> Result<Option<Row>, Broken> {
+        let reader = self.reader(at)?;
+        let (source, child) = match reader.origins.get(&origin) {
+            Some(known) => *known,
+            None => {
+                let known = origin_of(oracle, &reader.file, at, origin)?;
+                reader.origins.insert(origin, known);
+                known
+            }
+        };
+        let seen = Row {
+            origin: source,
+            origin_sequence: sequence,
+            hash: hash(row),
+            class: Class::Captured,
+            kept_back: false,
+        };
+        let class = match oracle.take(at, child, seen, row.sequence)? {
+            Held::Taken(class) => class,
+            Held::NotKnown => return Ok(None),
+        };
+        let kept_back = oracle.place(at).filters && class == Class::Emitted;
+        Ok(Some(Row { class, kept_back, ..seen }))
+    }
+}
+
+fn origin_of(oracle: &Oracle, file: &Connection, at: usize, origin: i64) -> Result<(usize, usize), Broken> {
+    let (source, route) = rows::origin(file, origin)?;
+    let index = |id: &str| id.parse().ok().and_then(|id| oracle.index(&id));
+    let child = route.split_whitespace().last().and_then(index);
+    let known = index(&source).zip(child).filter(|(_, child)| oracle.place(*child).parent == Some(at));
+    ensure(known.is_some(), "events come from below", || {
+        format!("object {at} holds events of {source} by {route}")
+    })?;
+    Ok(known.unwrap_or_default())
+}
+
+/// Captured or not written: an object's own row is the next fact.
+fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> {
+    const PROMISE: &str = "captured or not written";
+    let fact = rows::fact(row)?;
+    let mut class = Class::Schema;
+    if let Fact::Change { collection, document, before, .. } = &fact {
+        class = match collection.as_str() {
+            COUNTS => Class::Counted,
+            name if TABLES.contains(&name) => Class::Captured,
+            _ => Class::Emitted,
+        };
+        if class == Class::Counted {
+            let known = oracle.known(at).counted.get(collection, document).cloned();
+            let is_rewound = oracle.is_rewound(at);
+            ensure(*before == known || is_rewound, "before continues after", || {
+                format!("object {at}: {fact:?}, known was {known:?}")
+            })?;
+            oracle.known(at).counted.apply(&fact);
+        } else {
+            if oracle.known(at).own_seen == oracle.known(at).written.len() {
+                // The end of this transaction was not told, or not yet: the log says that it committed.
+                let doubtful = oracle.doubtful(at).map(<[Fact]>::len);
+                ensure(doubtful.is_some(), PROMISE, || {
+                    format!("object {at}: row {} was never written: {fact:?}", row.sequence)
+                })?;
+                oracle.settle_doubt(at, true);
+            }
+            let known = oracle.known(at);
+            let meant = known.written.get(known.own_seen);
+            ensure(Some(&fact) == meant, PROMISE, || {
+                format!("object {at}: row {} is {fact:?}, written was {meant:?}", row.sequence)
+            })?;
+            known.own_seen += 1;
+        }
+    }
+    Ok(Row { origin: at, origin_sequence: row.sequence, hash: hash(row), class, kept_back: false })
+}
+
+fn hash(row: &LogRow) -> u64 {
+    xxh3_64_with_seed(row.body.as_bytes(), row.timestamp.cast_unsigned())
+}
+
+/// Marks cover what is stored, and everything that was answered is stored.
+fn check_marks(oracle: &mut Oracle, at: usize, file: &Connection, is_whole: bool) -> Result<(), Broken> {
+    let marks = rows::marks(file)?;
+    let mut found = BTreeMap::new();
+    for (child, mark) in marks {
+        let child = child.parse().ok().and_then(|id| oracle.index(&id));
+        if let Some(child) = child {
+            found.insert(child, mark);
+        }
+    }
+    let answered = oracle.known(at).answered.clone();
+    for (child, answered) in answered {
+        let mark = found.get(&child).copied().unwrap_or_default();
+        ensure(mark >= answered, "acknowledged means durable", || {
+            format!("object {at} has answered {answered} to {child}, its mark is {mark}")
+        })?;
+    }
+    for (child, mark) in found {
+        if oracle.is_rewound(child) {
+            continue;
+        }
+        let (through, last) = match oracle.known(at).taken.get(&child) {
+            Some(taken) => (taken.through, taken.pairs.last().map_or(0, |(child, _)| *child)),
+            None => (0, 0),
+        };
+        ensure(!is_whole || mark >= last, "a mark covers what is stored", || {
+            format!("object {at} holds {child} up to {last}, its mark is {mark}")
+        })?;
+        let known = oracle.known(child);
+        let decided = number(known.decided(through));
+        let is_known = number(known.rows.len()) >= mark;
+        ensure(!is_whole || !is_known || decided >= mark, "acknowledged means durable", || {
+            format!("object {at}: the mark of {child} is {mark}, its log has it up to {decided}")
+        })?;
+    }
+    Ok(())
+}
+
+/// received = stored + duplicate + looped + late + refused, and the rows are what was stored.
+fn check_conserved(at: usize, file: &Connection) -> Result<(), Broken> {
+    const PROMISE: &str = "what is received is accounted for";
+    let names = ["stored", "duplicate", "looped", "late", "refused"];
+    let counted = names.iter().map(|name| rows::counter(file, name)).collect::<Result<Vec<_>, _>>()?;
+    let received = rows::counter(file, "received")?;
+    ensure(received == counted.iter().sum::<u64>(), PROMISE, || {
+        format!("object {at}: {received} received, {counted:?} of {names:?}")
+    })
+}

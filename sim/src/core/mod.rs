@@ -1,0 +1,8 @@
+//! The core runner: one thread, one event heap, real SQLite on simulated disks, the real engine, messages instead of
+//! connections.
+
+mod env;
+mod executor;
+mod network;
+mod world;
+pub use world::{Outcome, run};

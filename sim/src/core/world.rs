@@ -1,0 +1,743 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cdc_iceberg::Storage;
+use cdc_model::{Clock, Timestamp, fault};
+use serde::Serialize;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::checks::{Looks, Tables, check_end, check_fold, what_is_missing};
+use crate::core::env::{SimEnv, UNIX_MS};
+use crate::core::executor::{Domain, Executor, mixed};
+use crate::core::network::Network;
+use crate::disk::{self, CrashMode, Disk, Faults};
+use crate::failure::{Broken, Failure, ensure};
+use crate::host::{Host, News, Order};
+use crate::oracle::Oracle;
+use crate::plan::{DiskRates, Fault, FaultKind, FaultPlan, NetworkRates, StoreRates};
+use crate::random::Random;
+use crate::store::{HostStore, SimStore, StoreFaults};
+use crate::topology;
+
+/// After healing, everything written must have arrived within this simulated time: the longest pause of an archive
+/// that failed is a minute.
+const LIVENESS_MAX: Duration = Duration::from_secs(180);
+
+/// How often is asked whether everything has arrived.
+const ARRIVAL_ASKED_EVERY: Duration = Duration::from_millis(500);
+
+/// Steps between two looks into a file.
+const STEPS_PER_LOOK: u64 = 128;
+
+/// Objects whose replay is held against what was written, at the end.
+const FOLDS_MAX: usize = 3;
+
+/// Lines of a story.
+const STORY_MAX: usize = 60;
+
+/// The address of the simulated store.
+const WAREHOUSE: &str = "sim://warehouse";
+
+/// What a run amounts to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// A hash over every step, message, disk and store operation and row.
+    pub trace: u64,
+    /// Steps of the executor.
+    pub steps: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Transactions of the workload that committed.
+    pub transactions: u64,
+    /// Events they wrote.
+    pub events: u64,
+    /// Rows of all logs that the checkers have seen.
+    pub rows: u64,
+    /// SQLite transactions that wrote.
+    pub commits: u64,
+    /// Counts by kind.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Sites in the code: how often passed, how often fired.
+    pub sites: BTreeMap<&'static str, (u64, u64)>,
+}
+
+/// Runs a plan from the beginning to the end.
+///
+/// # Errors
+///
+/// The promise that was not kept, with its story.
+pub fn run(plan: &FaultPlan) -> Result<Outcome, Box<Failure>> {
+    let mut story = VecDeque::new();
+    let outcome = World::new(plan).and_then(|mut world| {
+        let done = world.go().map(|()| world.outcome());
+        story = std::mem::take(&mut world.story);
+        world.shut();
+        done
+    });
+    outcome.map_err(|Broken { promise, saw }| {
+        let story = story.into_iter().collect::<Vec<_>>().join("\n");
+        Box::new(Failure { seed: plan.seed, promise, saw, story })
+    })
+}
+
+/// What is to be done at a simulated time.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Fault(FaultKind),
+    Start(usize),
+    RoomAgain(usize),
+    StoreBack,
+}
+
+/// A process as the world sees it.
+#[derive(Debug)]
+struct Process {
+    disk: Disk,
+    store: Option<HostStore>,
+    folder: PathBuf,
+    skew_ms: Arc<AtomicI64>,
+    life: u64,
+    /// The running life, if it is up.
+    domain: Option<Domain>,
+    orders: Option<mpsc::UnboundedSender<Order>>,
+    /// How the armed crash ends it, and how long it is down.
+    armed: Option<(bool, Duration)>,
+    /// An object whose copy is put back before the next start.
+    put_back: Option<usize>,
+    opened: BTreeSet<usize>,
+}
+
+struct World<'p> {
+    plan: &'p FaultPlan,
+    executor: Executor,
+    network: Network,
+    oracle: Arc<Mutex<Oracle>>,
+    looks: Looks,
+    store: Option<SimStore>,
+    tables: Tables,
+    processes: Vec<Process>,
+    copies: BTreeMap<usize, disk::FileCopy>,
+    paths: Vec<PathBuf>,
+    events: Arc<Mutex<Vec<Event>>>,
+    news: mpsc::UnboundedReceiver<News>,
+    tell: mpsc::UnboundedSender<News>,
+    crashes: Random,
+    healed: bool,
+    story: VecDeque<String>,
+    counts: BTreeMap<&'static str, u64>,
+    last_failure: BTreeMap<usize, String>,
+    folder: TempDir,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'p> World<'p> {
+    fn new(plan: &'p FaultPlan) -> Result<Self, Broken> {
+        let (seed, options) = (plan.seed, &plan.options);
+        disk::install(seed);
+        fault::plant(Some(fault::Faults {
+            seed,
+            active_percent: options.sites.active_percent,
+            fire_per_10_000: options.sites.fire_per_10_000,
+            mutant: plan.mutant.clone(),
+        }));
+        let folder = new_folder()?;
+        let executor = Executor::new(Random::stream(seed, "schedule"));
+        let places = topology::draw(seed, options);
+        let serves = places.iter().map(|place| (place.id.clone(), place.host)).collect();
+        let store = options.archive_percent.map(|_| {
+            let shown = executor.clone();
+            let clock = Clock::from_fn(move || {
+                Timestamp::new(UNIX_MS + i64::try_from(shown.now().as_millis()).unwrap_or(i64::MAX))
+            });
+            SimStore::new(seed, clock)
+        });
+        let paths: Vec<PathBuf> = places
+            .iter()
+            .map(|place| {
+                let objects = folder.path().join(format!("host-{}/.cdc/objects", place.host));
+                objects.join(place.id.file_name()).join("object.db")
+            })
+            .collect();
+        let processes = (0..options.hosts).map(|host| {
+            let root = folder.path().join(format!("host-{host}"));
+            std::fs::create_dir(&root)?;
+            let random = Random::stream(seed, "disk").branch(host);
+            Ok(Process {
+                disk: Disk::mount(&root, random, Faults::default()),
+                store: store.as_ref().map(|store| store.for_host(u32::try_from(host).unwrap_or(u32::MAX))),
+                folder: root,
+                skew_ms: Arc::default(),
+                life: 0,
+                domain: None,
+                orders: None,
+                armed: None,
+                put_back: None,
+                opened: BTreeSet::new(),
+            })
+        });
+        let processes = processes.collect::<Result<Vec<_>, std::io::Error>>()?;
+        let tables = Tables::new(&places);
+        let oracle = Arc::new(Mutex::new(Oracle::new(seed, places)));
+        let random = Random::stream(seed, "network");
+        let network = Network::new(executor.clone(), Arc::clone(&oracle), random, options.network, serves);
+        let (tell, news) = mpsc::unbounded_channel();
+        Ok(Self {
+            plan,
+            network,
+            oracle,
+            looks: Looks::new(paths.clone()),
+            store,
+            tables,
+            processes,
+            copies: BTreeMap::new(),
+            paths,
+            events: Arc::default(),
+            news,
+            tell,
+            crashes: Random::stream(seed, "crash"),
+            healed: false,
+            story: VecDeque::new(),
+            counts: BTreeMap::new(),
+            last_failure: BTreeMap::new(),
+            folder,
+            executor,
+        })
+    }
+
+    fn go(&mut self) -> Result<(), Broken> {
+        for Fault { at_ms, kind } in self.plan.faults.clone() {
+            self.at(Duration::from_millis(at_ms), Event::Fault(kind));
+        }
+        self.set_faults(true);
+        for host in 0..self.processes.len() {
+            self.start(host)?;
+        }
+        self.run_until(self.plan.options.trouble())?;
+        self.heal()?;
+        let healed_at = self.executor.now();
+        loop {
+            self.run_until(self.executor.now() + ARRIVAL_ASKED_EVERY)?;
+            self.look_at_all()?;
+            let missing = match self.not_open() {
+                Some(missing) => Some(missing),
+                None => what_is_missing(&lock(&self.oracle)),
+            };
+            let missing = match missing {
+                Some(missing) => Some(missing),
+                None => self.not_archived()?,
+            };
+            let Some(missing) = missing else { break };
+            let late = self.executor.now() - healed_at > LIVENESS_MAX;
+            ensure(!late, "what is written arrives", || self.with_failures(missing))?;
+        }
+        self.note("everything has arrived");
+        check_end(&mut lock(&self.oracle), &mut self.looks)?;
+        self.check_troubles()?;
+        self.check_folds()
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let (steps, trace) = self.executor.trace();
+        let mut counts = self.counts.clone();
+        let network = self.network.counts();
+        counts.insert("messages", network.sent);
+        counts.insert("lost requests", network.lost_requests);
+        counts.insert("repeated requests", network.repeated);
+        counts.insert("lost acks", network.lost_acks);
+        counts.insert("partitions", network.partitions);
+        let mut trace = trace;
+        let mut commits = 0;
+        for process in &self.processes {
+            let disk = process.disk.counts();
+            trace = mixed(trace, process.disk.trace_hash());
+            commits += disk.commits;
+            for (name, count) in [
+                ("power losses", disk.crashes),
+                ("kills", disk.kills),
+                ("writes lost", disk.lost),
+                ("writes torn", disk.torn),
+                ("read errors", disk.read_errors),
+                ("write errors", disk.write_errors),
+                ("sync errors", disk.sync_errors),
+                ("open errors", disk.open_errors),
+                ("full disk refusals", disk.full),
+            ] {
+                *counts.entry(name).or_default() += count;
+            }
+        }
+        if let Some(store) = &self.store {
+            trace = mixed(trace, store.trace_hash());
+            let store = store.counts();
+            counts.insert("store requests", store.requests());
+            counts.insert("store lost acks", store.lost_acks());
+            counts.insert("store errors", store.errors());
+        }
+        let oracle = lock(&self.oracle);
+        for known in &oracle.objects {
+            trace = known.rows.iter().fold(trace, |trace, row| mixed(trace, row.hash));
+        }
+        counts.insert("looks", self.looks.looks);
+        let sites = fault::sites().into_iter().map(|(name, site)| (name, (site.passed, site.fired)));
+        Outcome {
+            trace,
+            steps,
+            simulated_ms: u64::try_from(self.executor.now().as_millis()).unwrap_or(u64::MAX),
+            transactions: oracle.commits,
+            events: oracle.facts,
+            rows: self.looks.rows,
+            commits,
+            counts,
+            sites: sites.collect(),
+        }
+    }
+
+    fn at(&self, time: Duration, event: Event) {
+        let events = Arc::clone(&self.events);
+        let after = time.saturating_sub(self.executor.now());
+        self.executor.run_after(Domain::WORLD, after, Box::new(move || lock(&events).push(event)));
+    }
+
+    fn note(&mut self, what: impl Into<String>) {
+        if self.story.len() == STORY_MAX {
+            self.story.pop_front();
+        }
+        self.story.push_back(format!("{:>10.3} ms  {}", self.executor.now().as_secs_f64() * 1e3, what.into()));
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    fn run_until(&mut self, until: Duration) -> Result<(), Broken> {
+        let mut steps = 0_u64;
+        while self.executor.step(until) {
+            steps += 1;
+            self.bury()?;
+            let events = std::mem::take(&mut *lock(&self.events));
+            for event in events {
+                self.handle(event)?;
+            }
+            while let Ok(news) = self.news.try_recv() {
+                self.hear(news)?;
+            }
+            if steps.is_multiple_of(STEPS_PER_LOOK) {
+                self.look_at_one()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_faults(&self, trouble: bool) {
+        let rate = |rate: u64| u32::try_from(rate).unwrap_or(u32::MAX);
+        let DiskRates { read_errors, write_errors, sync_errors, open_errors, slow_syncs } =
+            if trouble { self.plan.options.disk } else { DiskRates::default() };
+        for process in &self.processes {
+            process.disk.set_faults(Faults {
+                read_errors_per_million: rate(read_errors),
+                write_errors_per_million: rate(write_errors),
+                sync_errors_per_million: rate(sync_errors),
+                open_errors_per_million: rate(open_errors),
+                slow_syncs_per_million: rate(slow_syncs),
+                slow_sync_time: Duration::from_millis(80),
+                ..Faults::default()
+            });
+        }
+        let StoreRates { errors, lost_acks, throttled } =
+            if trouble { self.plan.options.store } else { StoreRates::default() };
+        if let Some(store) = &self.store {
+            let faults =
+                StoreFaults { error: errors / 10, lost_ack: lost_acks / 10, throttled: throttled / 10, ..StoreFaults::NONE };
+            store.set_faults(faults);
+        }
+    }
+
+    fn start(&mut self, host: usize) -> Result<(), Broken> {
+        let options = &self.plan.options;
+        let process = self.processes.get_mut(host).expect("a host of this world");
+        if process.domain.is_some() {
+            return Ok(());
+        }
+        if let Some(object) = process.put_back.take() {
+            let (path, copy) = (self.paths.get(object), self.copies.get(&object));
+            if let (Some(path), Some(copy)) = (path, copy) {
+                process.disk.put_back(path, copy)?;
+                lock(&self.oracle).rewind(object);
+            }
+        }
+        process.life += 1;
+        let domain = Domain(u64::try_from(host).unwrap_or(u64::MAX) << 32 | process.life);
+        process.domain = Some(domain);
+        process.opened.clear();
+        let life = usize::try_from(process.life).unwrap_or(usize::MAX);
+        let random = Random::stream(self.plan.seed, "host").branch(host).branch(life);
+        let storage = process.store.as_ref().map(|store| Storage::over(Arc::new(store.alive()), WAREHOUSE));
+        let delay = Duration::from_micros(options.job_delay_max_us);
+        let env = SimEnv::new(
+            self.executor.clone(),
+            domain,
+            process.disk.clone(),
+            Arc::clone(&process.skew_ms),
+            random.branch(1),
+            delay,
+        );
+        let host = Host {
+            host,
+            folder: process.folder.clone(),
+            options: options.clone(),
+            random: random.branch(2),
+            oracle: Arc::clone(&self.oracle),
+            storage,
+            transport: Arc::new(self.network.of(host)),
+            news: self.tell.clone(),
+        };
+        self.executor.spawn(domain, host.live(env));
+        Ok(())
+    }
+
+    /// Ends a process at once.
+    fn crash(&mut self, host: usize, power: bool, down: Duration) -> Result<(), Broken> {
+        let process = self.processes.get_mut(host).expect("a host of this world");
+        let Some(domain) = process.domain.take() else { return Ok(()) };
+        process.armed = None;
+        process.orders = None;
+        process.disk.kill();
+        if let Some(store) = &process.store {
+            store.kill();
+        }
+        self.network.set_down(host);
+        self.executor.kill(domain);
+        let ours: Vec<usize> = {
+            let mut oracle = lock(&self.oracle);
+            let places = oracle.places.iter().enumerate();
+            let ours: Vec<_> = places.filter(|(_, place)| place.host == host).map(|(at, _)| at).collect();
+            ours.iter().for_each(|at| oracle.crashed(*at));
+            ours
+        };
+        ours.iter().for_each(|at| self.looks.close(*at));
+        let open = process.disk.open_handles();
+        ensure(open.is_empty(), "a process that ends leaves nothing open", || format!("host {host}: {open:?}"))?;
+        let mode = if power { power_loss(&mut self.crashes) } else { CrashMode::Kill };
+        let report = process.disk.crash(mode);
+        let (lost, torn) = (report.lost, report.torn);
+        self.count("crashes");
+        let how = if power { "loses power" } else { "is killed" };
+        self.note(format!("host {host} {how}: {lost} operations lost, {torn} torn; down for {down:?}"));
+        self.at(self.executor.now() + down, Event::Start(host));
+        Ok(())
+    }
+
+    /// Processes whose disk has met its crash.
+    fn bury(&mut self) -> Result<(), Broken> {
+        for host in 0..self.processes.len() {
+            let process = self.processes.get(host).expect("a host of this world");
+            if let Some((power, down)) = process.armed
+                && process.disk.is_dead()
+            {
+                self.crash(host, power, down)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Broken> {
+        match event {
+            Event::Start(host) => {
+                self.note(format!("host {host} starts"));
+                self.start(host)
+            }
+            Event::RoomAgain(host) => {
+                self.process(host).disk.set_capacity(None);
+                Ok(())
+            }
+            Event::StoreBack => {
+                self.set_faults(!self.healed);
+                Ok(())
+            }
+            Event::Fault(_) if self.healed => Ok(()),
+            Event::Fault(fault) => self.befall(fault),
+        }
+    }
+
+    fn process(&mut self, host: usize) -> &mut Process {
+        self.processes.get_mut(host).expect("a host of this world")
+    }
+
+    fn befall(&mut self, fault: FaultKind) -> Result<(), Broken> {
+        let now = self.executor.now();
+        match fault {
+            FaultKind::Crash { host, operation, power, down_ms } => {
+                let down = Duration::from_millis(down_ms);
+                if operation == 0 {
+                    return self.crash(host, power, down);
+                }
+                let process = self.process(host);
+                if process.domain.is_some() {
+                    process.armed = Some((power, down));
+                    process.disk.crash_at(operation);
+                }
+            }
+            FaultKind::Partition { one, other, for_ms } => {
+                self.network.part(one, other, now + Duration::from_millis(for_ms));
+                self.note(format!("hosts {one} and {other} are parted for {for_ms} ms"));
+            }
+            FaultKind::DiskFull { host, room, for_ms } => {
+                let disk = self.process(host).disk.clone();
+                disk.set_capacity(Some(disk.used_bytes() + room));
+                self.at(now + Duration::from_millis(for_ms), Event::RoomAgain(host));
+                self.note(format!("the disk of host {host} has {room} bytes left for {for_ms} ms"));
+                self.count("full disks");
+            }
+            FaultKind::ClockJump { host, by_ms } => {
+                self.process(host).skew_ms.fetch_add(by_ms, Ordering::Relaxed);
+                self.note(format!("the clock of host {host} jumps by {by_ms} ms"));
+                self.count("clock jumps");
+            }
+            FaultKind::StoreOutage { for_ms } => {
+                if let Some(store) = &self.store {
+                    store.set_faults(StoreFaults { error: 1000, ..StoreFaults::NONE });
+                    self.at(now + Duration::from_millis(for_ms), Event::StoreBack);
+                    self.note(format!("the store is out of reach for {for_ms} ms"));
+                    self.count("store outages");
+                }
+            }
+            FaultKind::Copy { object } => self.copy(object)?,
+            FaultKind::Rewind { object, down_ms } => self.rewind(object, Duration::from_millis(down_ms))?,
+        }
+        Ok(())
+    }
+
+    /// Keeps a copy of an object's files, and what was true when it was made.
+    fn copy(&mut self, object: usize) -> Result<(), Broken> {
+        let host = lock(&self.oracle).place(object).host;
+        if !self.is_open(object) {
+            return Ok(());
+        }
+        self.look_until_whole(object)?;
+        let path = self.paths.get(object).expect("an object of this world").clone();
+        let copy = self.process(host).disk.copy(&path);
+        self.copies.insert(object, copy);
+        let mut oracle = lock(&self.oracle);
+        oracle.copied(object);
+        drop(oracle);
+        self.note(format!("the files of object {object} are copied"));
+        Ok(())
+    }
+
+    fn rewind(&mut self, object: usize, down: Duration) -> Result<(), Broken> {
+        let host = lock(&self.oracle).place(object).host;
+        if !self.copies.contains_key(&object) || !self.is_open(object) {
+            return Ok(());
+        }
+        self.look_until_whole(object)?;
+        self.process(host).put_back = Some(object);
+        self.note(format!("the files of object {object} are to be those of the copy again"));
+        self.count("rewinds");
+        self.crash(host, false, down)
+    }
+
+    fn is_open(&self, object: usize) -> bool {
+        let host = lock(&self.oracle).place(object).host;
+        let process = self.processes.get(host).expect("a host of this world");
+        process.domain.is_some() && process.opened.contains(&object) && !process.disk.is_dead()
+    }
+
+    fn hear(&mut self, news: News) -> Result<(), Broken> {
+        match news {
+            News::Up { host, inboxes, orders } => {
+                self.process(host).orders = Some(orders);
+                self.network.set_up(host, inboxes);
+                self.note(format!("host {host} is up"));
+                Ok(())
+            }
+            News::Opened { object } => {
+                let host = lock(&self.oracle).place(object).host;
+                self.process(host).opened.insert(object);
+                self.quietly(host, |looks, oracle| looks.look_again(oracle, object))
+            }
+            News::Failed { host, reason } => {
+                self.count("failed openings");
+                self.note(format!("host {host} cannot open: {reason}"));
+                self.last_failure.insert(host, reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks into files of a host whose disk does not fail meanwhile.
+    fn quietly(
+        &mut self,
+        host: usize,
+        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        let disk = self.process(host).disk.clone();
+        if disk.is_dead() {
+            return Ok(());
+        }
+        let faults = disk.faults();
+        disk.set_faults(Faults { capacity_bytes: None, ..Faults::default() });
+        let done = look(&mut self.looks, &mut lock(&self.oracle));
+        disk.set_faults(faults);
+        done
+    }
+
+    fn look(&mut self, object: usize) -> Result<(), Broken> {
+        if !self.is_open(object) {
+            return Ok(());
+        }
+        let host = lock(&self.oracle).place(object).host;
+        self.quietly(host, |looks, oracle| {
+            oracle.dirty.remove(&object);
+            looks.look(oracle, object)
+        })
+    }
+
+    /// Looks at an object and everything below it that it may have taken something from.
+    fn look_until_whole(&mut self, object: usize) -> Result<(), Broken> {
+        let depth = |world: &Self, at: usize| lock(&world.oracle).place(at).depth;
+        let mut all: Vec<usize> = (0..self.paths.len()).collect();
+        all.sort_by_key(|at| std::cmp::Reverse(depth(self, *at)));
+        let own = depth(self, object);
+        for at in all.into_iter().filter(|at| depth(self, *at) > own) {
+            self.look(at)?;
+        }
+        self.look(object)
+    }
+
+    fn look_at_one(&mut self) -> Result<(), Broken> {
+        let broken = lock(&self.oracle).broken.take();
+        if let Some(broken) = broken {
+            return Err(broken);
+        }
+        let dirty = {
+            let mut oracle = lock(&self.oracle);
+            oracle.next_dirty()
+        };
+        match dirty {
+            Some(object) => self.look(object),
+            None => Ok(()),
+        }
+    }
+
+    fn look_at_all(&mut self) -> Result<(), Broken> {
+        let mut all: Vec<usize> = (0..self.paths.len()).collect();
+        all.sort_by_key(|at| std::cmp::Reverse(lock(&self.oracle).place(*at).depth));
+        all.into_iter().try_for_each(|at| self.look(at))
+    }
+
+    fn heal(&mut self) -> Result<(), Broken> {
+        self.note("everything heals");
+        self.healed = true;
+        self.network.heal();
+        self.network.set_rates(NetworkRates { delay_max_us: 2_000, ..NetworkRates::default() });
+        self.set_faults(false);
+        let mutant = self.plan.mutant.clone();
+        fault::plant(Some(fault::Faults { mutant, ..fault::Faults::default() }));
+        for host in 0..self.processes.len() {
+            let process = self.process(host);
+            process.disk.set_capacity(None);
+            if process.armed.take().is_some() && process.disk.is_dead() {
+                self.crash(host, true, Duration::ZERO)?;
+            }
+            let process = self.process(host);
+            process.disk.crash_at(u64::MAX);
+        }
+        lock(&self.oracle).begun = u64::MAX;
+        Ok(())
+    }
+
+    fn not_open(&self) -> Option<String> {
+        let count = self.paths.len();
+        (0..count).find(|object| !self.is_open(*object)).map(|object| format!("object {object} is not open"))
+    }
+
+    fn not_archived(&mut self) -> Result<Option<String>, Broken> {
+        let Some(store) = &self.store else { return Ok(None) };
+        self.tables.check(store, &lock(&self.oracle))
+    }
+
+    fn with_failures(&self, missing: String) -> String {
+        let failures: Vec<_> =
+            self.last_failure.iter().map(|(host, reason)| format!("host {host}: {reason}")).collect();
+        format!("{missing}; {}", failures.join("; "))
+    }
+
+    /// Asks a process and lets the world go on until it has answered.
+    fn ask<R>(&mut self, host: usize, order: impl FnOnce(oneshot::Sender<R>) -> Order) -> Result<R, Broken> {
+        let (way, mut answered) = oneshot::channel();
+        let orders = self.process(host).orders.clone();
+        let sent = orders.is_some_and(|orders| orders.send(order(way)).is_ok());
+        ensure(sent, "what is written arrives", || format!("host {host} takes no orders"))?;
+        let until = self.executor.now() + LIVENESS_MAX;
+        while self.executor.now() < until {
+            if let Ok(answer) = answered.try_recv() {
+                return Ok(answer);
+            }
+            self.run_until(self.executor.now() + Duration::from_millis(10))?;
+        }
+        Err(Broken { promise: "what is written arrives", saw: format!("host {host} does not answer") })
+    }
+
+    /// Nothing sound has stopped.
+    fn check_troubles(&mut self) -> Result<(), Broken> {
+        for host in 0..self.processes.len() {
+            let troubles = self.ask(host, Order::Troubles)?;
+            for (object, trouble) in troubles {
+                let sound = lock(&self.oracle).is_sound(object);
+                ensure(!sound, "nothing sound ends stopped", || format!("object {object}: {trouble}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_folds(&mut self) -> Result<(), Broken> {
+        let objects: Vec<usize> = (0..self.paths.len().min(FOLDS_MAX)).collect();
+        for object in objects {
+            let (host, rewound) = {
+                let oracle = lock(&self.oracle);
+                (oracle.place(object).host, oracle.any_rewound())
+            };
+            if rewound {
+                continue;
+            }
+            let folded = self.ask(host, |way| Order::Fold(object, way))?;
+            let folded = folded.map_err(|saw| Broken { promise: "a replay reads everything", saw })?;
+            check_fold(&lock(&self.oracle), object, folded)?;
+        }
+        Ok(())
+    }
+
+    /// Ends all processes, so that nothing of this world is left.
+    fn shut(mut self) {
+        for host in 0..self.processes.len() {
+            let process = self.process(host);
+            process.disk.kill();
+            if let Some(domain) = process.domain.take() {
+                self.executor.kill(domain);
+            }
+        }
+        self.executor.kill(Domain::WORLD);
+        // What lies in memory goes with the folder.
+        drop(self.folder.close());
+    }
+}
+
+fn power_loss(random: &mut Random) -> CrashMode {
+    match CrashMode::draw(random) {
+        CrashMode::Kill => CrashMode::POWER,
+        power @ CrashMode::Power(_) => power,
+    }
+}
+
+/// In memory where the system has such a place: it holds descriptions and locks of the engine's objects only.
+fn new_folder() -> Result<TempDir, Broken> {
+    let memory = PathBuf::from("/dev/shm");
+    Ok(if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? })
+}

@@ -1,0 +1,317 @@
+//! One life of a process: the engine over its objects, its writers and its consumers. The same on every runner.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cdc::{Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings, Stage};
+use cdc_iceberg::Storage;
+use cdc_model::ObjectId;
+use cdc_net::{Loopback, Transport};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::oracle::Oracle;
+use crate::plan::Options;
+use crate::random::Random;
+use crate::workload::{COUNTS, EMITTED, ON_PURPOSE, SCHEMA, TABLES};
+
+/// Pause before a process tries again to open what could not be opened.
+const REOPEN_AFTER: Duration = Duration::from_millis(50);
+
+/// Longest pause between two rounds of a consumer.
+const CONSUME_PAUSE_MAX: Duration = Duration::from_millis(300);
+
+/// Archived at the latest after this long.
+const ARCHIVE_INTERVAL_MS: u64 = 2_000;
+
+/// What a process is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) host: usize,
+    pub(crate) folder: PathBuf,
+    pub(crate) options: Options,
+    /// Feeds this life's writers.
+    pub(crate) random: Random,
+    pub(crate) oracle: Arc<Mutex<Oracle>>,
+    pub(crate) storage: Option<Storage>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) news: mpsc::UnboundedSender<News>,
+}
+
+/// What a process tells the world.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It serves its objects.
+    Up { host: usize, inboxes: Loopback, orders: mpsc::UnboundedSender<Order> },
+    /// An object is open.
+    Opened { object: usize },
+    /// Something could not be opened; it is tried again.
+    Failed { host: usize, reason: String },
+}
+
+/// What the world asks of a process.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// What does not go on by itself.
+    Troubles(oneshot::Sender<Vec<(usize, String)>>),
+    /// The documents that an object's history adds up to, by source, collection and id.
+    Fold(usize, oneshot::Sender<Result<Vec<FoldedDocument>, String>>),
+    /// No more writing.
+    Rest,
+}
+
+/// One document of a fold.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FoldedDocument {
+    pub(crate) source: String,
+    pub(crate) collection: String,
+    pub(crate) document: String,
+    pub(crate) after: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    /// Lives until it is killed.
+    pub(crate) async fn live<E: Env>(self, env: E) {
+        let cdc = loop {
+            match self.open(&env).await {
+                Ok(cdc) => break cdc,
+                Err(error) => self.failed(&error),
+            }
+            env.sleep(REOPEN_AFTER).await;
+        };
+        let (orders, mut inbox) = mpsc::unbounded_channel();
+        self.tell(News::Up { host: self.host, inboxes: cdc.inboxes(), orders });
+        let objects = self.open_objects(&cdc, &env).await;
+        let resting = Arc::new(Mutex::new(false));
+        self.start_writers(&env, &objects, &resting);
+        self.start_consumers(&env, &objects, &resting);
+        while let Some(order) = inbox.recv().await {
+            match order {
+                Order::Rest => *lock(&resting) = true,
+                Order::Troubles(way) => drop(way.send(self.troubles(&cdc))),
+                Order::Fold(at, way) => {
+                    let object = objects.iter().find(|(object, _)| *object == at);
+                    if let Some((_, object)) = object {
+                        drop(way.send(fold(object).await.map_err(|error| chain(&error))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, news: News) {
+        // The world outlives its processes.
+        drop(self.news.send(news));
+    }
+
+    fn failed(&self, error: &cdc::Error) {
+        self.tell(News::Failed { host: self.host, reason: chain(error) });
+    }
+
+    async fn open<E: Env>(&self, env: &E) -> cdc::Result<Cdc<E>> {
+        let builder = Cdc::builder_in(&self.folder, env.clone()).settings(self.settings());
+        let builder = builder.transport(Arc::clone(&self.transport));
+        match &self.storage {
+            Some(storage) => builder.store(storage.clone()).open().await,
+            None => builder.open().await,
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let oracle = lock(&self.oracle);
+        let elsewhere = oracle.places.iter().filter(|place| place.host != self.host);
+        // The address is not used: this world brings its own transport.
+        let remotes = elsewhere.map(|place| (place.id.clone(), ([127, 0, 0, 1], 1).into())).collect();
+        Settings { link: link(&self.options), archive: self.storage.as_ref().map(|_| self.archive()), remotes }
+    }
+
+    fn archive(&self) -> ArchiveSettings {
+        ArchiveSettings {
+            events_min: self.options.archive_events_min,
+            interval_ms: ARCHIVE_INTERVAL_MS,
+            ..ArchiveSettings::new("file:./warehouse")
+        }
+    }
+
+    /// Opens every object of the process, parents first.
+    async fn open_objects<E: Env>(&self, cdc: &Cdc<E>, env: &E) -> Vec<(usize, Object<E>)> {
+        let here: Vec<usize> = {
+            let oracle = lock(&self.oracle);
+            let here = oracle.places.iter().enumerate().filter(|(_, place)| place.host == self.host);
+            here.map(|(at, _)| at).collect()
+        };
+        let mut objects = Vec::new();
+        for at in here {
+            loop {
+                match self.open_object(cdc, at).await {
+                    Ok(object) => {
+                        objects.push((at, object));
+                        break;
+                    }
+                    Err(error) => self.failed(&error),
+                }
+                env.sleep(REOPEN_AFTER).await;
+            }
+            self.tell(News::Opened { object: at });
+        }
+        objects
+    }
+
+    async fn open_object<E: Env>(&self, cdc: &Cdc<E>, at: usize) -> cdc::Result<Object<E>> {
+        let (place, parent) = {
+            let oracle = lock(&self.oracle);
+            let place = oracle.place(at).clone();
+            let parent = place.parent.map(|parent| oracle.place(parent).id.clone());
+            (place, parent)
+        };
+        let mut builder = cdc.object(&place.id).migrate(SCHEMA).capture(TABLES);
+        if let Some(parent) = &parent {
+            builder = builder.context(parent);
+        }
+        if place.archives && parent.is_some() {
+            builder = builder.archived();
+        }
+        let mut stages: Vec<Box<dyn Stage>> = Vec::new();
+        if place.counts {
+            let count = Aggregate::count().per_ms(1_000).stage(COUNTS);
+            stages.push(Box::new(count.expect("the stage has a name")));
+        }
+        if place.filters {
+            stages.push(Box::new(FilterStage::new("keeps-back", not_emitted())));
+        }
+        if !stages.is_empty() {
+            builder = builder.stages(stages);
+        }
+        builder.open().await
+    }
+
+    fn start_writers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)], resting: &Arc<Mutex<bool>>) {
+        for writer in 0..self.options.writers {
+            let share: Vec<_> = objects.iter().skip(writer).step_by(self.options.writers).cloned().collect();
+            if share.is_empty() {
+                continue;
+            }
+            let (host, ours, resting) = (self.clone(), env.clone(), Arc::clone(resting));
+            env.spawn(async move { host.write(ours, share, writer, resting).await });
+        }
+    }
+
+    async fn write<E: Env>(
+        self,
+        env: E,
+        objects: Vec<(usize, Object<E>)>,
+        writer: usize,
+        resting: Arc<Mutex<bool>>,
+    ) {
+        let mut random = self.random.branch(writer);
+        let pause_max = Duration::from_millis(self.options.write_pause_max_ms);
+        loop {
+            env.sleep(random.time(pause_max)).await;
+            if *lock(&resting) {
+                return;
+            }
+            let (at, object) = random.pick(&objects);
+            let transaction = {
+                let mut oracle = lock(&self.oracle);
+                if oracle.begun >= self.options.writes_max {
+                    return;
+                }
+                oracle.begin(*at)
+            };
+            let Some(transaction) = transaction else { continue };
+            let written = object.write(move |tx| Ok(transaction.run(tx)?)).await;
+            let committed = match written {
+                Ok(()) => Some(true),
+                Err(cdc::Error::Log(cdc::LogError::GivenUp { reason })) if reason == ON_PURPOSE => Some(false),
+                Err(_) => None,
+            };
+            lock(&self.oracle).ended(*at, committed);
+        }
+    }
+
+    fn start_consumers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)], resting: &Arc<Mutex<bool>>) {
+        let consumed: Vec<_> = {
+            let oracle = lock(&self.oracle);
+            objects.iter().filter(|(at, _)| oracle.place(*at).consumes).cloned().collect()
+        };
+        for (at, object) in consumed {
+            let (mut random, ours) = (self.random.branch(usize::MAX - at), env.clone());
+            let (oracle, resting) = (Arc::clone(&self.oracle), Arc::clone(resting));
+            env.spawn(async move {
+                while !*lock(&resting) {
+                    ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
+                    // What fails comes again with the next round.
+                    drop(consume(&object).await);
+                    lock(&oracle).dirty.insert(at);
+                }
+            });
+        }
+    }
+
+    fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, String)> {
+        let oracle = lock(&self.oracle);
+        let troubles = cdc.troubles().into_iter();
+        let of = |id: &ObjectId| oracle.index(id).unwrap_or(usize::MAX);
+        troubles.map(|(id, trouble)| (of(&id), format!("{}: {}", trouble.what, trouble.reason))).collect()
+    }
+}
+
+/// The subscriber whose effects the checkers look at.
+pub(crate) const SUBSCRIBER: &str = "watcher";
+
+async fn consume<E: Env>(object: &Object<E>) -> cdc::Result<()> {
+    let consumer = object.consume(SUBSCRIBER, |tx, records| {
+        for record in records {
+            let (own, source) = (record.sequence.as_i64(), record.origin.source().as_str());
+            let values = cdc::params![own, source, record.origin_sequence.as_i64()];
+            tx.execute("INSERT INTO effects VALUES (?1, ?2, ?3)", values)?;
+        }
+        Ok(())
+    });
+    consumer.batch_size(7).run().await.map(drop)
+}
+
+async fn fold<E: Env>(object: &Object<E>) -> cdc::Result<Vec<FoldedDocument>> {
+    let folded = object.reader().await?.replay().from_start().fold().await?;
+    let documents = folded.documents.iter().map(|(source, collection, document, after)| {
+        let (source, collection) = (source.to_string(), collection.to_owned());
+        FoldedDocument { source, collection, document: document.to_owned(), after: after.json.clone() }
+    });
+    Ok(documents.collect())
+}
+
+/// What is not a document without a table.
+fn not_emitted() -> Filter {
+    let kept = TABLES.iter().copied().chain([COUNTS]).map(str::to_owned).collect::<Vec<_>>();
+    assert!(!kept.iter().any(|name| name == EMITTED), "the filter keeps something back");
+    Filter { collections: kept, ..Filter::ALL }
+}
+
+/// Small pauses, so that trouble of a second is long.
+fn link(options: &Options) -> LinkOptions {
+    LinkOptions {
+        batch_size: options.link.batch_size,
+        batch_timeout_ms: options.link.batch_timeout_ms,
+        batch_bytes_max: options.link.batch_bytes_max,
+        answer_timeout_ms: 400,
+        backoff_base_ms: 20,
+        backoff_max_ms: 500,
+        breaker_failures: 5,
+        breaker_pause_ms: 400,
+        ..LinkOptions::default()
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,315 @@
+//! Everything the world knows of what must be true, apart from the system: what was written, what was answered and
+//! what the logs have shown so far. Shares no code with the logs or the replay.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cdc_model::{Answer, ObjectId};
+
+use crate::documents::{Documents, Fact};
+use crate::failure::{Broken, ensure};
+use crate::random::Random;
+use crate::topology::Place;
+use crate::workload::{Transaction, Workload};
+
+/// What is known of one object.
+#[derive(Debug)]
+pub(crate) struct Known {
+    workload: Workload,
+    /// What its own transactions committed, in order.
+    pub(crate) written: Vec<Fact>,
+    /// What that adds up to.
+    pub(crate) documents: Documents,
+    /// A transaction that runs, or whose end nobody was told.
+    doubt: Option<Doubt>,
+    /// How many of the facts its log has shown.
+    pub(crate) own_seen: usize,
+    /// Its log, row by row, as it was first seen.
+    pub(crate) rows: Vec<Row>,
+    /// By child: how far it has come here.
+    pub(crate) taken: BTreeMap<usize, Taken>,
+    /// By child: the most that was answered.
+    pub(crate) answered: BTreeMap<usize, u64>,
+    /// What its stage has counted, by the documents it wrote.
+    pub(crate) counted: Documents,
+    /// What an older copy of its files was put in the place of, if that was done.
+    pub(crate) rewound: Option<Rewound>,
+    /// Where its log ended, and what it had written, when its files were copied.
+    pub(crate) copy: Option<Copied>,
+}
+
+#[derive(Debug)]
+struct Doubt {
+    transaction: Transaction,
+    ended: bool,
+}
+
+/// What an object was when its files were copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copied {
+    pub(crate) rows: usize,
+    pub(crate) own_seen: usize,
+}
+
+/// The history that a rewind took back.
+#[derive(Debug)]
+pub(crate) struct Rewound {
+    /// The rows that both histories have.
+    fork: usize,
+    rows: Vec<Row>,
+}
+
+/// One row of a log: whose event it is and what its bytes hash to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) origin: usize,
+    pub(crate) origin_sequence: u64,
+    pub(crate) hash: u64,
+    pub(crate) class: Class,
+    /// Kept back by a stage of the object in whose log it lies.
+    pub(crate) kept_back: bool,
+}
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Schema,
+    /// A row of a captured table.
+    Captured,
+    /// A document without a table.
+    Emitted,
+    /// An output of a stage that counts.
+    Counted,
+}
+
+/// How far a child's log has come in its parent's.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// How many of the child's rows are decided.
+    pub(crate) through: usize,
+    /// Of each row taken: its place in the child's log and in the parent's.
+    pub(crate) pairs: Vec<(u64, u64)>,
+    /// Which history of a rewound child it follows, once that is decided.
+    old: Option<bool>,
+}
+
+/// What became of a parent's row that was held against its child's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    Taken(Class),
+    /// The child's log is not known so far.
+    NotKnown,
+}
+
+/// What is known of a whole world.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    pub(crate) places: Vec<Place>,
+    pub(crate) objects: Vec<Known>,
+    by_id: BTreeMap<ObjectId, usize>,
+    /// Objects that something has happened to since they were looked at.
+    pub(crate) dirty: BTreeSet<usize>,
+    /// The first promise found broken outside of a look.
+    pub(crate) broken: Option<Broken>,
+    pub(crate) begun: u64,
+    pub(crate) commits: u64,
+    pub(crate) facts: u64,
+}
+
+impl Oracle {
+    pub(crate) fn new(seed: u64, places: Vec<Place>) -> Self {
+        let known = |at: usize| {
+            let workload = Workload::new(Random::stream(seed, "workload").branch(at));
+            Known {
+                workload,
+                written: Vec::new(),
+                documents: Documents::default(),
+                doubt: None,
+                own_seen: 0,
+                rows: Vec::new(),
+                taken: BTreeMap::new(),
+                answered: BTreeMap::new(),
+                counted: Documents::default(),
+                rewound: None,
+                copy: None,
+            }
+        };
+        let objects = (0..places.len()).map(known).collect();
+        let by_id = places.iter().enumerate().map(|(at, place)| (place.id.clone(), at)).collect();
+        Self { places, objects, by_id, dirty: BTreeSet::new(), broken: None, begun: 0, commits: 0, facts: 0 }
+    }
+
+    pub(crate) fn index(&self, id: &ObjectId) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(crate) fn place(&self, at: usize) -> &Place {
+        self.places.get(at).expect("an object of this world")
+    }
+
+    pub(crate) fn known(&mut self, at: usize) -> &mut Known {
+        self.objects.get_mut(at).expect("an object of this world")
+    }
+
+    /// Draws the next transaction of an object. `None` while the end of the last is not known.
+    pub(crate) fn begin(&mut self, at: usize) -> Option<Transaction> {
+        let known = self.known(at);
+        if known.doubt.is_some() {
+            return None;
+        }
+        let transaction = known.workload.next(&known.documents);
+        known.doubt = Some(Doubt { transaction: transaction.clone(), ended: false });
+        self.begun += 1;
+        Some(transaction)
+    }
+
+    /// An object's transaction has ended: committed, rolled back on purpose, or nobody knows how.
+    pub(crate) fn ended(&mut self, at: usize, committed: Option<bool>) {
+        self.dirty.insert(at);
+        let known = self.known(at);
+        match committed {
+            // A look may have seen it already.
+            Some(true) => self.settle_doubt(at, true),
+            Some(false) => known.doubt = None,
+            None => {
+                if let Some(doubt) = &mut known.doubt {
+                    doubt.ended = true;
+                }
+            }
+        }
+    }
+
+    /// The process of an object is gone: whatever ran has ended.
+    pub(crate) fn crashed(&mut self, at: usize) {
+        self.ended(at, None);
+    }
+
+    /// The facts that a running or doubtful transaction may add.
+    pub(crate) fn doubtful(&self, at: usize) -> Option<&[Fact]> {
+        self.objects.get(at)?.doubt.as_ref().map(|doubt| doubt.transaction.facts.as_slice())
+    }
+
+    /// The log has shown whether the doubtful transaction is in it.
+    pub(crate) fn settle_doubt(&mut self, at: usize, committed: bool) {
+        let known = self.known(at);
+        let Some(doubt) = known.doubt.take_if(|doubt| committed || doubt.ended) else { return };
+        if committed {
+            for fact in doubt.transaction.facts {
+                known.documents.apply(&fact);
+                known.written.push(fact);
+                self.facts += 1;
+            }
+            self.commits += 1;
+        }
+    }
+
+    /// A parent has answered a child: what it says is durable must be, from now on.
+    pub(crate) fn answered(&mut self, parent: &ObjectId, child: &ObjectId, answer: &Answer) {
+        let (Some(parent), Some(child)) = (self.index(parent), self.index(child)) else { return };
+        let mark = answer.mark.map_or(0, |mark| mark.sequence.get());
+        let known = self.known(parent);
+        let most = known.answered.entry(child).or_default();
+        *most = mark.max(*most);
+        self.dirty.insert(parent);
+    }
+
+    /// An object's files are those of its copy again, on purpose.
+    pub(crate) fn rewind(&mut self, at: usize) {
+        let known = self.known(at);
+        let Some(Copied { rows: fork, own_seen }) = known.copy else { return };
+        let rows = known.rows.clone();
+        known.rows.truncate(fork);
+        known.own_seen = own_seen;
+        known.written.truncate(own_seen);
+        known.documents = Documents::of(&known.written);
+        known.counted = Documents::default();
+        known.doubt = None;
+        known.rewound = Some(Rewound { fork, rows });
+        known.answered.clear();
+        for taken in known.taken.values_mut() {
+            taken.pairs.retain(|(_, own)| usize::try_from(*own).is_ok_and(|own| own <= fork));
+            taken.through = taken.pairs.last().map_or(0, |(child, _)| usize::try_from(*child).unwrap_or(0));
+        }
+    }
+
+    /// Whether everything of an object must arrive at its parent in the end.
+    pub(crate) fn is_sound(&self, at: usize) -> bool {
+        !self.is_rewound(at) && !self.place(at).parent.is_some_and(|parent| self.is_rewound(parent))
+    }
+
+    pub(crate) fn is_rewound(&self, at: usize) -> bool {
+        self.objects.get(at).is_some_and(|known| known.rewound.is_some())
+    }
+
+    /// Notes the first broken promise.
+    pub(crate) fn note(&mut self, checked: Result<(), Broken>) {
+        if let (None, Err(broken)) = (&self.broken, checked) {
+            self.broken = Some(broken);
+        }
+    }
+
+    /// Holds a parent's row against its child's log: it must be the next that was not kept back.
+    pub(crate) fn take(&mut self, parent: usize, child: usize, row: Row, own: u64) -> Result<Held, Broken> {
+        const PROMISE: &str = "every event once, in its origin's order";
+        let mut taken = self.known(parent).taken.remove(&child).unwrap_or_default();
+        let histories = self.known(child).histories(taken.through, taken.old);
+        let found = histories.into_iter().find(|(_, _, next)| next.is_some_and(|next| next.is_same_event(row)));
+        let held = match found {
+            Some((old, at, Some(next))) => {
+                taken.through = at + 1;
+                taken.pairs.push((number(at + 1), own));
+                taken.old = old;
+                Ok(Held::Taken(next.class))
+            }
+            _ => {
+                let (_, at, next) = self.known(child).histories(taken.through, taken.old).swap_remove(0);
+                match next {
+                    None => Ok(Held::NotKnown),
+                    Some(next) => ensure(false, PROMISE, || {
+                        format!("row {own} of object {parent} is {row:?}; the next of {child}, its {at}th, is {next:?}")
+                    })
+                    .map(|()| Held::NotKnown),
+                }
+            }
+        };
+        self.known(parent).taken.insert(child, taken);
+        held
+    }
+}
+
+impl Row {
+    fn is_same_event(self, other: Self) -> bool {
+        (self.origin, self.origin_sequence, self.hash) == (other.origin, other.origin_sequence, other.hash)
+    }
+}
+
+impl Known {
+    /// What may come next at the parent, which has decided about `through` rows: the place and row in the log as it
+    /// is, and in the history that a rewind took back. The flag says which, where they differ.
+    fn histories(&self, through: usize, old: Option<bool>) -> Vec<(Option<bool>, usize, Option<Row>)> {
+        let next = |rows: &[Row]| {
+            let kept = rows.iter().enumerate().skip(through).find(|(_, row)| !row.kept_back);
+            kept.map_or((rows.len(), None), |(at, row)| (at, Some(*row)))
+        };
+        let mut histories = Vec::new();
+        if old != Some(true) {
+            let (at, row) = next(&self.rows);
+            let is_decided = self.rewound.as_ref().is_some_and(|rewound| at >= rewound.fork);
+            histories.push((is_decided.then_some(false).or(old), at, row));
+        }
+        if let Some(rewound) = self.rewound.as_ref().filter(|_| old != Some(false)) {
+            let (at, row) = next(&rewound.rows);
+            histories.push(((at >= rewound.fork).then_some(true).or(old), at, row));
+        }
+        histories
+    }
+
+    /// How many of the rows a parent that has decided about `through` of them need not wait for any more.
+    pub(crate) fn decided(&self, through: usize) -> usize {
+        let kept_back = self.rows.iter().skip(through).take_while(|row| row.kept_back).count();
+        through + kept_back
+    }
+}
+
+pub(crate) fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
