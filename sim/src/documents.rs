@@ -28,6 +28,11 @@ impl Documents {
         self.0.get(&(collection.to_owned(), document.to_owned()))
     }
 
+    /// Collection, id and state of each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
+        self.0.iter().map(|((collection, id), document)| (collection.as_str(), id.as_str(), document))
+    }
+
     /// The ids of one collection in the order of integer keys, other keys in their own.
     pub(crate) fn ids(&self, collection: &str) -> Vec<String> {
         let mut ids: Vec<_> =

@@ -23,6 +23,8 @@ pub(crate) struct Known {
     doubt: Option<Doubt>,
     /// How many of the facts its log has shown.
     pub(crate) own_seen: usize,
+    /// What its own rows say, by their place in its log.
+    pub(crate) shown: BTreeMap<u64, Shown>,
     /// Its log, row by row, as it was first seen.
     pub(crate) rows: Vec<Row>,
     /// By child: how far it has come here.
@@ -35,6 +37,15 @@ pub(crate) struct Known {
     pub(crate) rewound: Option<Rewound>,
     /// Where its log ended, and what it had written, when its files were copied.
     pub(crate) copy: Option<Copied>,
+}
+
+/// What an own row says.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    /// This one of the facts that were written.
+    Written(usize),
+    /// What a stage wrote.
+    Counted(Fact),
 }
 
 #[derive(Debug)]
@@ -110,6 +121,7 @@ pub(crate) struct Oracle {
     pub(crate) dirty: BTreeSet<usize>,
     /// The first promise found broken outside of a look.
     pub(crate) broken: Option<Broken>,
+    turn: usize,
     pub(crate) begun: u64,
     pub(crate) commits: u64,
     pub(crate) facts: u64,
@@ -125,6 +137,7 @@ impl Oracle {
                 documents: Documents::default(),
                 doubt: None,
                 own_seen: 0,
+                shown: BTreeMap::new(),
                 rows: Vec::new(),
                 taken: BTreeMap::new(),
                 answered: BTreeMap::new(),
@@ -135,7 +148,7 @@ impl Oracle {
         };
         let objects = (0..places.len()).map(known).collect();
         let by_id = places.iter().enumerate().map(|(at, place)| (place.id.clone(), at)).collect();
-        Self { places, objects, by_id, dirty: BTreeSet::new(), broken: None, begun: 0, commits: 0, facts: 0 }
+        Self { places, objects, by_id, dirty: BTreeSet::new(), broken: None, turn: 0, begun: 0, commits: 0, facts: 0 }
     }
 
     pub(crate) fn index(&self, id: &ObjectId) -> Option<usize> {
@@ -218,6 +231,7 @@ impl Oracle {
         let Some(Copied { rows: fork, own_seen }) = known.copy else { return };
         let rows = known.rows.clone();
         known.rows.truncate(fork);
+        known.shown.retain(|own, _| *own <= number(fork));
         known.own_seen = own_seen;
         known.written.truncate(own_seen);
         known.documents = Documents::of(&known.written);
@@ -229,6 +243,23 @@ impl Oracle {
             taken.pairs.retain(|(_, own)| usize::try_from(*own).is_ok_and(|own| own <= fork));
             taken.through = taken.pairs.last().map_or(0, |(child, _)| usize::try_from(*child).unwrap_or(0));
         }
+    }
+
+    /// An object's files are copied as they are now.
+    pub(crate) fn copied(&mut self, at: usize) {
+        let known = self.known(at);
+        known.copy = Some(Copied { rows: known.rows.len(), own_seen: known.own_seen });
+    }
+
+    /// An object that something has happened to since it was looked at, each in its turn.
+    pub(crate) fn next_dirty(&mut self) -> Option<usize> {
+        let next = self.dirty.range(self.turn..).next().or_else(|| self.dirty.first()).copied()?;
+        self.turn = next + 1;
+        Some(next)
+    }
+
+    pub(crate) fn any_rewound(&self) -> bool {
+        self.objects.iter().any(|known| known.rewound.is_some())
     }
 
     /// Whether everything of an object must arrive at its parent in the end.
@@ -301,6 +332,14 @@ impl Known {
             histories.push(((at >= rewound.fork).then_some(true).or(old), at, row));
         }
         histories
+    }
+
+    /// What an own row says.
+    pub(crate) fn fact_of(&self, own: u64) -> Option<&Fact> {
+        match self.shown.get(&own)? {
+            Shown::Written(at) => self.written.get(*at),
+            Shown::Counted(fact) => Some(fact),
+        }
     }
 
     /// How many of the rows a parent that has decided about `through` of them need not wait for any more.

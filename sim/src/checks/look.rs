@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::documents::Fact;
 use crate::failure::{Broken, ensure};
-use crate::oracle::{Class, Held, Oracle, Row, number};
+use crate::oracle::{Class, Held, Oracle, Row, Shown, number};
 use crate::rows::{self, LogRow};
 use crate::workload::{COUNTS, TABLES};
 
@@ -185,7 +185,9 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
             ensure(*before == known || is_rewound, "before continues after", || {
                 format!("object {at}: {fact:?}, known was {known:?}")
             })?;
-            oracle.known(at).counted.apply(&fact);
+            let known = oracle.known(at);
+            known.counted.apply(&fact);
+            known.shown.insert(row.sequence, Shown::Counted(fact));
         } else {
             if oracle.known(at).own_seen == oracle.known(at).written.len() {
                 // The end of this transaction was not told, or not yet: the log says that it committed.
@@ -200,6 +202,7 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
             ensure(Some(&fact) == meant, PROMISE, || {
                 format!("object {at}: row {} is {fact:?}, written was {meant:?}", row.sequence)
             })?;
+            known.shown.insert(row.sequence, Shown::Written(known.own_seen));
             known.own_seen += 1;
         }
     }

@@ -1,6 +1,8 @@
 //! What holds the files and the archive against what the world knows.
 
 mod end;
-pub(crate) use end::check_end;
+pub(crate) use end::{check_end, check_fold, what_is_missing};
 mod look;
 pub(crate) use look::Looks;
+mod tables;
+pub(crate) use tables::Tables;

@@ -521,6 +521,9 @@ impl<'p> World<'p> {
             return Ok(());
         }
         self.look_until_whole(object)?;
+        if lock(&self.oracle).dirty.contains(&object) {
+            return Ok(());
+        }
         let path = self.paths.get(object).expect("an object of this world").clone();
         let copy = self.process(host).disk.copy(&path);
         self.copies.insert(object, copy);
@@ -537,6 +540,9 @@ impl<'p> World<'p> {
             return Ok(());
         }
         self.look_until_whole(object)?;
+        if lock(&self.oracle).dirty.contains(&object) {
+            return Ok(());
+        }
         self.process(host).put_back = Some(object);
         self.note(format!("the files of object {object} are to be those of the copy again"));
         self.count("rewinds");
