@@ -41,6 +41,7 @@
 
 mod checkers;
 mod child;
+pub mod disk;
 mod documents;
 mod failure;
 pub use failure::Failure;
@@ -51,6 +52,7 @@ mod object;
 mod parent;
 mod plan;
 mod random;
+pub use random::Random;
 mod rows;
 mod schedule;
 mod setup;
