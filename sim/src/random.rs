@@ -5,11 +5,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// One stream of random numbers (splitmix64). Every concern of a world has its own, so that one more draw for the
 /// network does not change what is written or when something crashes.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// The stream of one concern of the world with this seed.
-    pub(crate) fn stream(seed: u64, concern: &str) -> Self {
+    #[must_use]
+    pub fn stream(seed: u64, concern: &str) -> Self {
         Self(xxh3_64_with_seed(concern.as_bytes(), seed))
     }
 
@@ -18,7 +19,9 @@ impl Random {
         Self(xxh3_64_with_seed(&number.to_le_bytes(), self.0))
     }
 
-    pub(crate) const fn next(&mut self) -> u64 {
+    /// Any number.
+    #[must_use = "a draw that nobody looks at changes the next"]
+    pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,29 +30,37 @@ impl Random {
     }
 
     /// A number from `least` to `most`.
-    pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
+    ///
+    /// # Panics
+    ///
+    /// `most` is less than `least`.
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
         assert!(least <= most, "an empty range has no number in it");
         least + self.next() % (most - least + 1)
     }
 
     /// Whether a thing happens that does in so many of a hundred cases.
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+    pub fn chance(&mut self, percent: u64) -> bool {
         self.between(1, 100) <= percent
     }
 
     /// A time of at most `most`, in microseconds, so that few things happen at once.
-    pub(crate) fn time(&mut self, most: Duration) -> Duration {
+    pub fn time(&mut self, most: Duration) -> Duration {
         Duration::from_micros(self.between(0, u64::try_from(most.as_micros()).unwrap_or(u64::MAX)))
     }
 
     /// A place in a list of `len` items.
-    pub(crate) fn place(&mut self, len: usize) -> usize {
+    pub fn place(&mut self, len: usize) -> usize {
         let most = u64::try_from(len).unwrap_or(u64::MAX).saturating_sub(1);
         usize::try_from(self.between(0, most)).unwrap_or_default()
     }
 
     /// One of the items.
-    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+    ///
+    /// # Panics
+    ///
+    /// There are none.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         let place = self.place(items.len());
         items.get(place).expect("there is nothing to pick from")
     }
