@@ -30,6 +30,13 @@
 //! A child that comes back from an older copy of its files, which the parent had gone beyond, is stopped with
 //! `Rewound` or `Diverged`; it writes on, and the parent's log stays as it was. Every [`Mutant`] is found.
 //!
+//! # The archive
+//!
+//! [`SimStore`] is one simulated object store for all hosts: requests fail before or after they are done, are
+//! throttled or late, and those of a dead host do nothing. [`Steps`] runs the real archive on it, one call after the
+//! other. [`TableOracle`] reads what lies there by its own means and finds every row that is missing, twice, altered
+//! or out of a bound, every mark that disagrees and every file that changed or is gone. No world uses them yet.
+//!
 //! # What it does not yet
 //!
 //! A crash here is the death of a process: what was written to a file is still there. Power loss, torn and lost
@@ -55,6 +62,11 @@ mod rows;
 mod schedule;
 mod setup;
 pub use setup::{Report, Rewind, Setup};
+mod store;
+pub use store::{
+    HostStore, NewRows, Orphans, Row, SimStore, Steps, StoreCounts, StoreFaults, TableOracle, Violation,
+    Watermark,
+};
 mod trace;
 mod workload;
 mod world;
