@@ -88,7 +88,7 @@ impl IcebergStorage for Bridge {
     }
 
     async fn write(&self, path: &str, bytes: Bytes) -> iceberg::Result<()> {
-        exclusive(self.0.create(path, bytes).await, path)
+        create_once(&self.0, path, bytes.into()).await
     }
 
     async fn writer(&self, path: &str) -> iceberg::Result<Box<dyn FileWrite>> {
@@ -120,13 +120,14 @@ impl IcebergStorage for Bridge {
 }
 
 /// Every object of a table is written once: an existing one is never replaced.
-fn exclusive(put: crate::Result<Put>, path: &str) -> iceberg::Result<()> {
-    match put.map_err(carry)? {
-        Put::Created => Ok(()),
-        Put::Exists => {
-            Err(IcebergError::new(ErrorKind::PreconditionFailed, format!("{path} exists already")))
-        }
+///
+/// A client of a remote store repeats a create whose answer was lost by itself, and then finds its own object.
+async fn create_once(storage: &Storage, location: &str, payload: PutPayload) -> iceberg::Result<()> {
+    let put = storage.create_from(location, payload.clone()).await.map_err(carry)?;
+    if put == Put::Created || storage.read(location).await.map_err(carry)? == Some(payload.into()) {
+        return Ok(());
     }
+    Err(IcebergError::new(ErrorKind::PreconditionFailed, format!("{location} exists already")))
 }
 
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl FileWrite for Writer {
     async fn close(&mut self) -> iceberg::Result<()> {
         let parts = self.parts.take().ok_or_else(closed)?;
         let payload: PutPayload = parts.into_iter().collect();
-        exclusive(self.storage.create_from(&self.location, payload).await, &self.location)
+        create_once(&self.storage, &self.location, payload).await
     }
 }
 

@@ -1,4 +1,7 @@
 //! Runs worlds of fixed seeds.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that unwraps a failure has failed")]
+
 mod mutants;
+mod store;
 mod two_objects;

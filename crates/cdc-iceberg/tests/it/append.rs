@@ -145,6 +145,19 @@ async fn a_commit_that_never_reached_the_store_is_reported_and_can_be_repeated()
 }
 
 #[tokio::test]
+async fn a_create_that_the_client_repeated_by_itself_is_found_to_be_ours() {
+    for file in [".parquet", "-m0.avro", "snap-", "v2.metadata.json"] {
+        let (warehouse, log) = (Warehouse::new(), Log::of(6));
+        let (storage, faulty) = warehouse.faulty();
+        let mut archive = Archive::open_in(&storage, &acme(), components(1)).await.unwrap();
+        faulty.plan(file, &[Fault::Repeated]);
+        let appended = archive.append(&log.batch(0..6)).await.unwrap();
+        assert_eq!((appended.rows, faulty.faults_left()), (6, 0), "{file}");
+        assert_eq!(read(&archive).await, log.records(), "{file}");
+    }
+}
+
+#[tokio::test]
 async fn a_crash_between_data_file_and_commit_leaves_an_orphan_that_nobody_reads() {
     let (warehouse, log) = (Warehouse::new(), Log::of(6));
     let (storage, faulty) = warehouse.faulty();

@@ -202,6 +202,8 @@ pub(crate) enum Fault {
     NotDone,
     /// It is done and reported as failed.
     Done,
+    /// It is done, and a create reported as refused for being there: the client has repeated it by itself.
+    Repeated,
 }
 
 /// A store that fails puts when told to.
@@ -335,6 +337,10 @@ impl ObjectStore for Faulty {
                 self.inner.put_opts(path, payload, options).await?;
                 Err(timeout())
             }
+            Some(Fault::Repeated) => {
+                self.inner.put_opts(path, payload.clone(), options.clone()).await?;
+                self.inner.put_opts(path, payload, options).await
+            }
             None => self.inner.put_opts(path, payload, options).await,
         }
     }
@@ -371,6 +377,7 @@ impl ObjectStore for Faulty {
             None => self.inner.delete_stream(paths),
             Some(Fault::NotDone) => Box::pin(futures_util::stream::iter([Err(timeout())])),
             Some(Fault::Done) => Box::pin(self.inner.delete_stream(paths).map(|_| Err(timeout()))),
+            Some(Fault::Repeated) => Box::pin(self.inner.delete_stream(paths)),
         }
     }
 
