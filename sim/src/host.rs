@@ -168,7 +168,7 @@ impl Host {
             let parent = place.parent.map(|parent| oracle.place(parent).id.clone());
             (place, parent)
         };
-        let mut builder = cdc.object(&place.id).migrate(SCHEMA).capture(TABLES);
+        let mut builder = cdc.object(place.id.as_str()).migrate(SCHEMA).capture(TABLES);
         if let Some(parent) = &parent {
             builder = builder.context(parent);
         }

@@ -206,11 +206,11 @@ impl Oracle {
         let known = self.known(at);
         let Some(doubt) = known.doubt.take_if(|doubt| committed || doubt.ended) else { return };
         if committed {
-            for fact in doubt.transaction.facts {
-                known.documents.apply(&fact);
-                known.written.push(fact);
-                self.facts += 1;
-            }
+            let facts = doubt.transaction.facts;
+            facts.iter().for_each(|fact| known.documents.apply(fact));
+            let count = number(facts.len());
+            known.written.extend(facts);
+            self.facts += count;
             self.commits += 1;
         }
     }

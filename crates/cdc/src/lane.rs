@@ -73,8 +73,8 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
     }
 
     fn take_turn(&self) {
-        let lane = self.clone();
-        self.env.blocking(move || lane.turn());
+        let turn = Turn { lane: self.clone(), taken: false };
+        self.env.blocking(move || turn.take());
     }
 
     fn turn(&self) {
@@ -96,6 +96,15 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
         }
     }
 
+    /// Drops the value and what is queued: nobody is left to run it.
+    fn abandon(&self) {
+        let mut queue = self.shared.lock();
+        queue.closed = true;
+        let left = (std::mem::take(&mut queue.jobs), queue.value.take());
+        drop(queue);
+        drop(left);
+    }
+
     /// Drops the value once the jobs already queued have run; later ones fail.
     pub(crate) async fn close(&self) {
         let shared = Arc::clone(&self.shared);
@@ -110,6 +119,27 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
             drop(done);
         });
         let _ended = dropped.await;
+    }
+}
+
+/// A turn that was asked for. An environment that ends drops it, and with it all that would go round in the queue.
+struct Turn<T: Send + 'static, E: Env> {
+    lane: Lane<T, E>,
+    taken: bool,
+}
+
+impl<T: Send + 'static, E: Env> Turn<T, E> {
+    fn take(mut self) {
+        self.taken = true;
+        self.lane.turn();
+    }
+}
+
+impl<T: Send + 'static, E: Env> Drop for Turn<T, E> {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.lane.abandon();
+        }
     }
 }
 

@@ -41,15 +41,18 @@ pub(crate) fn check_end(oracle: &mut Oracle, looks: &mut Looks) -> Result<(), Br
 
 /// Exactly once: each record up to the checkpoint has had its effect, and no other.
 fn check_effects(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Broken> {
-    if !oracle.place(at).consumes {
-        return Ok(());
-    }
+    let Some(known) = oracle.objects.get(at).filter(|_| oracle.place(at).consumes) else { return Ok(()) };
     let file = looks.file(at)?;
     let (effects, distinct, most) = rows::effects(file)?;
     let checkpoint = rows::checkpoint(file, SUBSCRIBER)?;
-    let exact = effects == distinct && most <= checkpoint && effects == most;
+    let passed = known.rows.iter().zip(1..).take_while(|(_, own)| *own <= checkpoint);
+    let events = number(passed.filter(|(row, _)| row.class != Class::Schema).count());
+    let exact = effects == distinct && effects == events && most <= checkpoint;
     ensure(exact, "effect and checkpoint commit together", || {
-        format!("object {at}: {effects} effects of {distinct} records up to {most}, the checkpoint is {checkpoint}")
+        format!(
+            "object {at}: {effects} effects of {distinct} records up to {most} for {events} events up to the checkpoint \
+             {checkpoint}"
+        )
     })
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::documents::Fact;
 use crate::failure::{Broken, ensure};
 use crate::oracle::Oracle;
-use crate::store::{SimStore, TableOracle, TableRow};
+use crate::store::{Row, SimStore, TableOracle};
 use crate::topology::Place;
 
 /// The tables of a world, by the object whose log they archive.
@@ -50,7 +50,7 @@ impl Tables {
 }
 
 /// A row of the archive is the row of the log at its place.
-fn check_row(oracle: &Oracle, at: usize, row: &TableRow) -> Result<(), Broken> {
+fn check_row(oracle: &Oracle, at: usize, row: &Row) -> Result<(), Broken> {
     const PROMISE: &str = "the archive is the history";
     let known = oracle.objects.get(at);
     let place = usize::try_from(row.sequence - 1).ok();

@@ -1,6 +1,6 @@
 //! Messages between hosts: lost, repeated, late, reordered, partitioned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

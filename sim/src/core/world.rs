@@ -172,7 +172,7 @@ impl<'p> World<'p> {
             let random = Random::stream(seed, "disk").branch(host);
             Ok(Process {
                 disk: Disk::mount(&root, random, Faults::default()),
-                store: store.as_ref().map(|store| store.for_host(u32::try_from(host).unwrap_or(u32::MAX))),
+                store: None,
                 folder: root,
                 skew_ms: Arc::default(),
                 life: 0,
@@ -276,9 +276,9 @@ impl<'p> World<'p> {
         if let Some(store) = &self.store {
             trace = mixed(trace, store.trace_hash());
             let store = store.counts();
-            counts.insert("store requests", store.requests());
-            counts.insert("store lost acks", store.lost_acks());
-            counts.insert("store errors", store.errors());
+            counts.insert("store requests", store.requests);
+            counts.insert("store lost acks", store.lost_acks);
+            counts.insert("store errors", store.errors + store.throttled);
         }
         let oracle = lock(&self.oracle);
         for known in &oracle.objects {
@@ -378,7 +378,9 @@ impl<'p> World<'p> {
         process.opened.clear();
         let life = usize::try_from(process.life).unwrap_or(usize::MAX);
         let random = Random::stream(self.plan.seed, "host").branch(host).branch(life);
-        let storage = process.store.as_ref().map(|store| Storage::over(Arc::new(store.alive()), WAREHOUSE));
+        process.store =
+            self.store.as_ref().map(|store| store.for_host(u32::try_from(host).unwrap_or(u32::MAX)));
+        let storage = process.store.as_ref().map(|store| Storage::over(Arc::new(store.clone()), WAREHOUSE));
         let delay = Duration::from_micros(options.job_delay_max_us);
         let env = SimEnv::new(
             self.executor.clone(),
@@ -607,14 +609,20 @@ impl<'p> World<'p> {
 
     /// Looks at an object and everything below it that it may have taken something from.
     fn look_until_whole(&mut self, object: usize) -> Result<(), Broken> {
-        let depth = |world: &Self, at: usize| lock(&world.oracle).place(at).depth;
-        let mut all: Vec<usize> = (0..self.paths.len()).collect();
-        all.sort_by_key(|at| std::cmp::Reverse(depth(self, *at)));
-        let own = depth(self, object);
-        for at in all.into_iter().filter(|at| depth(self, *at) > own) {
-            self.look(at)?;
+        let own = lock(&self.oracle).place(object).depth;
+        for at in self.deepest_first() {
+            if lock(&self.oracle).place(at).depth > own {
+                self.look(at)?;
+            }
         }
         self.look(object)
+    }
+
+    fn deepest_first(&self) -> Vec<usize> {
+        let oracle = lock(&self.oracle);
+        let mut all: Vec<usize> = (0..self.paths.len()).collect();
+        all.sort_by_key(|at| std::cmp::Reverse(oracle.place(*at).depth));
+        all
     }
 
     fn look_at_one(&mut self) -> Result<(), Broken> {
@@ -633,9 +641,7 @@ impl<'p> World<'p> {
     }
 
     fn look_at_all(&mut self) -> Result<(), Broken> {
-        let mut all: Vec<usize> = (0..self.paths.len()).collect();
-        all.sort_by_key(|at| std::cmp::Reverse(lock(&self.oracle).place(*at).depth));
-        all.into_iter().try_for_each(|at| self.look(at))
+        self.deepest_first().into_iter().try_for_each(|at| self.look(at))
     }
 
     fn heal(&mut self) -> Result<(), Broken> {

@@ -2,6 +2,4 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that unwraps a failure has failed")]
 
-mod mutants;
 mod store;
-mod two_objects;

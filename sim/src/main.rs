@@ -1,0 +1,79 @@
+//! Runs one simulated world in this process, because SQLite and its random numbers are one per process.
+#![expect(clippy::print_stdout, reason = "the outcome goes to whoever started the process")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sim::FaultPlan;
+
+#[derive(Debug, Parser)]
+#[command(name = "sim", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Draw the plan of a seed and print it.
+    Plan(Which),
+    /// Run a plan and print its outcome as JSON; exits 1 with the story when a promise is broken.
+    Run(Which),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The seed a plan is drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A stored plan, in the place of one drawn from the seed.
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// So many objects.
+    #[arg(long)]
+    objects: Option<usize>,
+    /// Plant this mutant.
+    #[arg(long)]
+    mutant: Option<String>,
+}
+
+impl Which {
+    fn plan(&self) -> Result<FaultPlan, Box<dyn std::error::Error>> {
+        let mut plan = match &self.plan {
+            Some(path) => serde_json::from_slice(&std::fs::read(path)?)?,
+            None => FaultPlan::draw(self.seed, self.objects),
+        };
+        if self.mutant.is_some() {
+            plan.mutant.clone_from(&self.mutant);
+        }
+        Ok(plan)
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            println!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match Arguments::parse().task {
+        Task::Plan(which) => println!("{}", serde_json::to_string_pretty(&which.plan()?)?),
+        Task::Run(which) => {
+            let plan = which.plan()?;
+            match sim::core::run(&plan) {
+                Ok(outcome) => println!("{}", serde_json::to_string(&outcome)?),
+                Err(failure) => {
+                    println!("{failure}");
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
