@@ -236,7 +236,10 @@ impl<'p> World<'p> {
             };
             let Some(missing) = missing else { break };
             let late = self.executor.now() - healed_at > LIVENESS_MAX;
-            ensure(!late, "what is written arrives", || self.with_failures(missing))?;
+            if late {
+                let saw = self.with_failures(missing);
+                return Err(Broken { promise: "what is written arrives", saw });
+            }
         }
         self.note("everything has arrived");
         check_end(&mut lock(&self.oracle), &mut self.looks)?;
@@ -675,10 +678,17 @@ impl<'p> World<'p> {
         self.tables.check(store, &lock(&self.oracle))
     }
 
-    fn with_failures(&self, missing: String) -> String {
-        let failures: Vec<_> =
-            self.last_failure.iter().map(|(host, reason)| format!("host {host}: {reason}")).collect();
-        format!("{missing}; {}", failures.join("; "))
+    fn with_failures(&mut self, missing: String) -> String {
+        let mut saw = missing;
+        for (host, reason) in &self.last_failure {
+            saw.push_str(&format!("; host {host} could not open: {reason}"));
+        }
+        for host in 0..self.processes.len() {
+            for (object, trouble) in self.ask(host, Order::Troubles).unwrap_or_default() {
+                saw.push_str(&format!("; object {object}: {trouble}"));
+            }
+        }
+        saw
     }
 
     /// Asks a process and lets the world go on until it has answered.
