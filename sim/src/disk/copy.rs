@@ -68,7 +68,8 @@ impl Disk {
     ///
     /// The folder does not exist in the real file system.
     pub fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.shared.state().folders.put(&full_path(path)?, None)
+        let path = full_path(path)?;
+        self.shared.state().folders.put(&path, None)
     }
 
     /// Gives a database, its WAL and its rollback journal other names, in the place of what has them. An open
@@ -98,8 +99,9 @@ impl Disk {
     /// The bytes of a file as they are now.
     #[must_use]
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let path = process::full_path(path)?;
         let state = self.shared.state();
-        let inode = state.folders.find(&process::full_path(path)?)?;
+        let inode = state.folders.find(&path)?;
         let inner = inode.inner();
         Some(inner.body.bytes().to_vec())
     }

@@ -1,0 +1,8 @@
+//! The simulated disk. A binary of its own, because installing the disk changes SQLite for the whole process.
+
+mod bench;
+mod connections;
+mod crashes;
+mod faults;
+mod ledger;
+mod speed;
