@@ -41,7 +41,7 @@ impl Batch {
 
 /// Why a receiver did not take a batch or handshake. Each says what the sender does next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "camelCase", tag = "refusal")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "refusal")]
 #[non_exhaustive]
 pub enum Refusal {
     /// The batch does not begin at the mark. Re-cut from the mark of the answer, after comparing its digest.

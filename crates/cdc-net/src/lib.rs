@@ -1,5 +1,6 @@
 //! What connects objects: the [`Env`] seam over time, tasks and randomness, its tokio implementation, and the
-//! [`Transport`] that carries a child's requests to its parent.
+//! [`Transport`] that carries a child's requests to its parent: within the process ([`Loopback`]) or between processes
+//! ([`Http`] and [`HttpServer`]).
 //!
 //! Knows the model and the relay's messages; no SQLite, no Parquet, and no decision about what a message means.
 //!
@@ -30,7 +31,10 @@
 
 mod env;
 pub use env::Env;
+mod http;
+pub use http::{Http, HttpError, HttpOptions, HttpServer, Reach, ServeOptions};
 mod tokio_env;
 pub use tokio_env::Tokio;
 mod transport;
 pub use transport::{Call, Delivery, Loopback, Request, Transport, TransportError};
+pub mod wire;

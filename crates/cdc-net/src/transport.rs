@@ -47,6 +47,22 @@ pub enum TransportError {
         /// The object asked for.
         object: ObjectId,
     },
+    /// What came back is not an answer.
+    #[error("{object} gave an answer that is not one: {reason}")]
+    BadAnswer {
+        /// The object asked for.
+        object: ObjectId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The request was not taken as one: it is beyond a limit, or the other side speaks another version.
+    #[error("the request to {object} was not taken: {reason}")]
+    Refused {
+        /// The object asked for.
+        object: ObjectId,
+        /// What is wrong with it, as the other side says.
+        reason: String,
+    },
 }
 
 /// A request under way.
