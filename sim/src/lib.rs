@@ -33,7 +33,7 @@
 //! # What it does not yet
 //!
 //! A crash here is the death of a process: what was written to a file is still there. Power loss, torn and lost
-//! writes, full disks and I/O errors need a VFS of our own. The drivers of the machines are the simulator's and
+//! writes, full disks and I/O errors are what [`disk`] simulates; no world runs on it yet. The drivers of the machines are the simulator's and
 //! mirror the engine's; the engine itself, with its tasks and transport, is not run. There are two objects, one
 //! hop, owned databases, no filter, no stages, no pruning, no archive and so nothing `settled`, no epoch change and
 //! no attached database. Triggers read the machine's clock and SQLite draws its own nonces; both stay out of the
