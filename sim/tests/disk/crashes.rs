@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use rusqlite::Connection;
-use sim::disk::{CrashMode, Faults};
+use sim::disk::{CrashMode, Fates, Faults};
 
 use crate::bench::Bench;
 use crate::ledger;
@@ -179,6 +179,41 @@ fn without_syncs_nearly_every_database_is_corrupt_and_none_is_unharmed() {
     }
 }
 
+/// A super-journal names the journals of both databases; each of these files has to be found after the crash.
+#[test]
+fn a_transaction_of_two_databases_happens_in_both_or_in_neither() {
+    let (mut committed, mut unheard) = (0, 0);
+    for seed in 0..200 {
+        let mut bench = Bench::new(seed);
+        let other = bench.path("b.db");
+        let attach = format!("PRAGMA synchronous = extra; ATTACH '{}' AS other", other.display());
+        let conn = bench.open("a.db", &attach).expect("sound");
+        conn.execute_batch(
+            "PRAGMA other.synchronous = extra;
+             CREATE TABLE main.t (n, data); INSERT INTO main.t VALUES (0, zeroblob(9000));
+             CREATE TABLE other.u (n, data); INSERT INTO other.u VALUES (0, zeroblob(9000))",
+        )
+        .expect("sound");
+        bench.disk.crash_at(bench.random.between(1, 200));
+        let update = "BEGIN; UPDATE t SET n = n + 1, data = randomblob(9000);
+                      UPDATE u SET n = n + 1, data = randomblob(9000); COMMIT";
+        let last = (0..).take_while(|_| conn.execute_batch(update).is_ok()).count();
+        drop(conn);
+        bench.disk.crash(CrashMode::draw(&mut bench.random));
+        let conn = bench.open("a.db", &attach).expect("sound");
+        let there: (usize, usize) = conn
+            .query_row("SELECT (SELECT n FROM t), (SELECT n FROM u)", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .expect("sound");
+        assert!(there.0 == there.1 && (last..=last + 1).contains(&there.0), "seed {seed}: {there:?}, {last}");
+        committed += last;
+        unheard += there.0 - last;
+    }
+    println!("200 crashes, {committed} transactions of two databases, {unheard} unheard");
+    assert!(committed > 100 && unheard > 0);
+}
+
 #[test]
 fn what_a_killed_process_wrote_stays_and_can_still_be_lost_with_the_power() {
     let bench = Bench::new(1);
@@ -195,6 +230,6 @@ fn what_a_killed_process_wrote_stays_and_can_still_be_lost_with_the_power() {
     assert_eq!(ledger::check(&conn), Ok(2));
     bench.disk.kill();
     drop(conn);
-    bench.disk.crash(CrashMode::Power(sim::disk::Fates { lost: 1, kept: 0, torn: 0 }));
+    bench.disk.crash(CrashMode::Power(Fates { lost: 1, kept: 0, torn: 0 }));
     assert_eq!(ledger::check(&bench.open("a.db", pragmas).expect("sound")), Ok(1));
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
-use sim::disk::{CrashMode, Faults};
+use sim::disk::{CrashMode, Fates, Faults};
 
 use crate::bench::{Bench, count};
 use crate::ledger;
@@ -212,6 +212,15 @@ fn a_database_whose_creation_is_lost_has_no_marker() {
         fates[usize::from(there)] += 1;
     }
     assert!(fates.iter().all(|&fate| fate > 0), "{fates:?}");
+}
+
+#[test]
+fn a_synced_new_database_is_found_without_a_sync_of_its_folder() {
+    let bench = Bench::new(1);
+    let pragmas = "PRAGMA journal_mode = off; PRAGMA synchronous = full; CREATE TABLE t (n)";
+    drop(bench.open("a.db", pragmas).expect("sound"));
+    bench.disk.crash(CrashMode::Power(Fates { lost: 1, kept: 0, torn: 0 }));
+    assert_eq!(count(&bench.open("a.db", "").expect("sound"), "t"), Ok(0));
 }
 
 #[test]
