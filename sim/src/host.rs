@@ -56,8 +56,6 @@ pub(crate) enum Order {
     Troubles(oneshot::Sender<Vec<(usize, String)>>),
     /// The documents that an object's history adds up to, by source, collection and id.
     Fold(usize, oneshot::Sender<Result<Vec<FoldedDocument>, String>>),
-    /// No more writing.
-    Rest,
 }
 
 /// One document of a fold.
@@ -86,12 +84,10 @@ impl Host {
         let (orders, mut inbox) = mpsc::unbounded_channel();
         self.tell(News::Up { host: self.host, inboxes: cdc.inboxes(), orders });
         let objects = self.open_objects(&cdc, &env).await;
-        let resting = Arc::new(Mutex::new(false));
-        self.start_writers(&env, &objects, &resting);
-        self.start_consumers(&env, &objects, &resting);
+        self.start_writers(&env, &objects);
+        self.start_consumers(&env, &objects);
         while let Some(order) = inbox.recv().await {
             match order {
-                Order::Rest => *lock(&resting) = true,
                 Order::Troubles(way) => drop(way.send(self.troubles(&cdc))),
                 Order::Fold(at, way) => {
                     let object = objects.iter().find(|(object, _)| *object == at);
@@ -126,7 +122,11 @@ impl Host {
         let elsewhere = oracle.places.iter().filter(|place| place.host != self.host);
         // The address is not used: this world brings its own transport.
         let remotes = elsewhere.map(|place| (place.id.clone(), ([127, 0, 0, 1], 1).into())).collect();
-        Settings { link: link(&self.options), archive: self.storage.as_ref().map(|_| self.archive()), remotes }
+        Settings {
+            link: link(&self.options),
+            archive: self.storage.as_ref().map(|_| self.archive()),
+            remotes,
+        }
     }
 
     fn archive(&self) -> ArchiveSettings {
@@ -189,31 +189,22 @@ impl Host {
         builder.open().await
     }
 
-    fn start_writers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)], resting: &Arc<Mutex<bool>>) {
+    fn start_writers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         for writer in 0..self.options.writers {
             let share: Vec<_> = objects.iter().skip(writer).step_by(self.options.writers).cloned().collect();
             if share.is_empty() {
                 continue;
             }
-            let (host, ours, resting) = (self.clone(), env.clone(), Arc::clone(resting));
-            env.spawn(async move { host.write(ours, share, writer, resting).await });
+            let (host, ours) = (self.clone(), env.clone());
+            env.spawn(async move { host.write(ours, share, writer).await });
         }
     }
 
-    async fn write<E: Env>(
-        self,
-        env: E,
-        objects: Vec<(usize, Object<E>)>,
-        writer: usize,
-        resting: Arc<Mutex<bool>>,
-    ) {
+    async fn write<E: Env>(self, env: E, objects: Vec<(usize, Object<E>)>, writer: usize) {
         let mut random = self.random.branch(writer);
         let pause_max = Duration::from_millis(self.options.write_pause_max_ms);
         loop {
             env.sleep(random.time(pause_max)).await;
-            if *lock(&resting) {
-                return;
-            }
             let (at, object) = random.pick(&objects);
             let transaction = {
                 let mut oracle = lock(&self.oracle);
@@ -226,23 +217,25 @@ impl Host {
             let written = object.write(move |tx| Ok(transaction.run(tx)?)).await;
             let committed = match written {
                 Ok(()) => Some(true),
-                Err(cdc::Error::Log(cdc::LogError::GivenUp { reason })) if reason == ON_PURPOSE => Some(false),
+                Err(cdc::Error::Log(cdc::LogError::GivenUp { reason })) if reason == ON_PURPOSE => {
+                    Some(false)
+                }
                 Err(_) => None,
             };
             lock(&self.oracle).ended(*at, committed);
         }
     }
 
-    fn start_consumers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)], resting: &Arc<Mutex<bool>>) {
+    fn start_consumers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         let consumed: Vec<_> = {
             let oracle = lock(&self.oracle);
             objects.iter().filter(|(at, _)| oracle.place(*at).consumes).cloned().collect()
         };
         for (at, object) in consumed {
             let (mut random, ours) = (self.random.branch(usize::MAX - at), env.clone());
-            let (oracle, resting) = (Arc::clone(&self.oracle), Arc::clone(resting));
+            let oracle = Arc::clone(&self.oracle);
             env.spawn(async move {
-                while !*lock(&resting) {
+                loop {
                     ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
                     // What fails comes again with the next round.
                     drop(consume(&object).await);

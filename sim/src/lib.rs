@@ -9,7 +9,7 @@ pub use failure::Failure;
 mod host;
 mod oracle;
 mod plan;
-pub use plan::{Fault, FaultKind, FaultPlan, Options};
+pub use plan::{DiskRates, Fault, FaultKind, FaultPlan, Link, NetworkRates, Options, SiteRates, StoreRates};
 mod random;
 pub use random::Random;
 mod rows;

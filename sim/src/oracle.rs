@@ -148,7 +148,17 @@ impl Oracle {
         };
         let objects = (0..places.len()).map(known).collect();
         let by_id = places.iter().enumerate().map(|(at, place)| (place.id.clone(), at)).collect();
-        Self { places, objects, by_id, dirty: BTreeSet::new(), broken: None, turn: 0, begun: 0, commits: 0, facts: 0 }
+        Self {
+            places,
+            objects,
+            by_id,
+            dirty: BTreeSet::new(),
+            broken: None,
+            turn: 0,
+            begun: 0,
+            commits: 0,
+            facts: 0,
+        }
     }
 
     pub(crate) fn index(&self, id: &ObjectId) -> Option<usize> {
@@ -194,6 +204,11 @@ impl Oracle {
     /// The process of an object is gone: whatever ran has ended.
     pub(crate) fn crashed(&mut self, at: usize) {
         self.ended(at, None);
+    }
+
+    /// Whether a transaction runs whose end was not told so far.
+    pub(crate) fn is_writing(&self, at: usize) -> bool {
+        self.objects.get(at).is_some_and(|known| known.doubt.as_ref().is_some_and(|doubt| !doubt.ended))
     }
 
     /// The facts that a running or doubtful transaction may add.
@@ -283,7 +298,8 @@ impl Oracle {
         const PROMISE: &str = "every event once, in its origin's order";
         let mut taken = self.known(parent).taken.remove(&child).unwrap_or_default();
         let histories = self.known(child).histories(taken.through, taken.old);
-        let found = histories.into_iter().find(|(_, _, next)| next.is_some_and(|next| next.is_same_event(row)));
+        let found =
+            histories.into_iter().find(|(_, _, next)| next.is_some_and(|next| next.is_same_event(row)));
         let held = match found {
             Some((old, at, Some(next))) => {
                 taken.through = at + 1;

@@ -270,7 +270,10 @@ impl Options {
                 lost_acks: swarm(random, 1_000),
                 throttled: swarm(random, 500),
             },
-            sites: SiteRates { active_percent: *random.pick(&[0, 25, 60]), fire_per_10_000: 1 + swarm(random, 1_000) },
+            sites: SiteRates {
+                active_percent: *random.pick(&[0, 25, 60]),
+                fire_per_10_000: 1 + swarm(random, 1_000),
+            },
             job_delay_max_us: *random.pick(&[20, 200, 2_000]),
         }
     }

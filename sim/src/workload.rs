@@ -7,7 +7,8 @@ use crate::documents::{Documents, Fact, rendered};
 use crate::random::Random;
 
 /// Every object's tables.
-pub(crate) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS notes(id INTEGER PRIMARY KEY, title TEXT, amount);
+pub(crate) const SCHEMA: &str =
+    "CREATE TABLE IF NOT EXISTS notes(id INTEGER PRIMARY KEY, title TEXT, amount);
 CREATE TABLE IF NOT EXISTS tags(name TEXT PRIMARY KEY, rank INTEGER UNIQUE, color TEXT);
 CREATE TABLE IF NOT EXISTS effects(sequence, source, origin_sequence);";
 

@@ -48,8 +48,7 @@ pub(crate) struct DemoReport {
 /// Runs the demo. `say` hears what is going on.
 pub(crate) async fn demo(options: &DemoOptions, say: impl Fn(&str)) -> cdc::Result<DemoReport> {
     let env = Tokio::current();
-    let cdc =
-        Cdc::builder_in(&options.folder, env.clone()).settings(options.settings.clone()).open().await?;
+    let cdc = Cdc::builder_in(&options.folder, env.clone()).settings(options.settings.clone()).open().await?;
     say("building startups.studio <- headless.ly <- crm.headless.ly and its tenants");
     let root = cdc.object("https://startups.studio").open().await?;
     let startup = cdc.object("https://headless.ly").context(root.id()).open().await?;

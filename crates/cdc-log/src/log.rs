@@ -158,9 +158,23 @@ impl Log {
     /// As for [`Log::open`]; the log stays as it is then.
     pub fn recover(&mut self) -> Result<()> {
         if self.poisoned {
-            *self = Self::open(&self.path, &self.id, &self.clock)?;
+            let mut anew = Self::open(&self.path, &self.id, &self.clock)?;
+            anew.make_durable()?;
+            *self = anew;
         }
         Ok(())
+    }
+
+    /// Brings to disk what the file shows of an earlier process or of a commit that failed: a commit that was written
+    /// and not synced is visible, and a loss of power can still take it. Whoever hands on what a log holds calls this
+    /// when the log was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn make_durable(&mut self) -> Result<()> {
+        // Only a commit that changes something syncs.
+        self.transact(|log| log.count("openings", 1))
     }
 
     /// Looks again how far the log reaches, for a process that reads along while another one writes.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cdc_log::{Attached, Limit, Log, LogTransaction};
-use cdc_model::{Answer, Batch, ObjectId, Position, Received, Record, Refusal, Sequence};
+use cdc_model::{Answer, Batch, ObjectId, Position, Received, Record, Refusal, Sequence, mutant};
 use cdc_net::Request;
 use cdc_relay::{
     AckMap, Covered, Cut, Cutter, Inbound, Intake, OriginMark, Outbound, Receiver, Slice, Stages, Verdict,
@@ -62,6 +62,9 @@ pub(crate) struct Node {
 impl Node {
     /// A node over an open log, whose own captured rows are drained first.
     pub(crate) fn new(mut hot: Hot) -> Result<Self> {
+        if !mutant!("recovered-rows-not-synced") {
+            hot.log_mut().make_durable()?;
+        }
         if let Hot::Owned(log) = &mut hot {
             // Of a large write before a crash.
             log.drain()?;

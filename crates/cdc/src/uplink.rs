@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_model::{ObjectId, Sequence};
+use cdc_model::{ObjectId, Remedy, Sequence, fault_point, reached};
 use cdc_net::{Call, Env, Request, Transport};
 use cdc_relay::{Action, LinkOptions, RequestId, Sender, Setup, Stop};
 use tokio::sync::watch;
@@ -28,6 +28,9 @@ impl Saved {
     }
 }
 
+/// Pause after the object's own log could not be read.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
+
 type Flight = (RequestId, Call);
 
 pub(crate) struct Uplink<E: Env> {
@@ -40,18 +43,37 @@ pub(crate) struct Uplink<E: Env> {
 }
 
 impl<E: Env> Uplink<E> {
-    pub(crate) async fn drive(self) {
-        let object = Arc::clone(&self.object);
-        match self.drive_to_end().await {
-            Ok(None) => {}
-            Ok(Some(stop)) => object.set_trouble("link", chain(&stop), stop.remedy()),
-            Err(error) => object.set_failed("link", &error),
+    pub(crate) async fn drive(mut self) {
+        let Some(sender) = self.begin().await else { return };
+        self.object.clear_trouble("link");
+        if let Some(stop) = self.drive_to_end(sender).await {
+            self.object.set_trouble("link", chain(&stop), stop.remedy());
         }
     }
 
-    async fn drive_to_end(mut self) -> Result<Option<Stop>> {
+    /// Makes the sender from what the log says, as soon as the log can be read.
+    async fn begin(&self) -> Option<Sender> {
+        let mut stop = self.object.stop.subscribe();
+        loop {
+            let error = match self.sender().await {
+                Ok(sender) => return Some(sender),
+                Err(error) => error,
+            };
+            self.object.set_failed("link", &error);
+            if error.remedy() != Remedy::Retry {
+                return None;
+            }
+            reached!("link.begun-later");
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return None,
+                () = self.object.env.sleep(BEGIN_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn drive_to_end(&mut self, mut sender: Sender) -> Option<Stop> {
         let mut parent_settled = self.parent_settled.take();
-        let mut sender = self.sender().await?;
         let mut stop = self.object.stop.subscribe();
         let mut tail = self.object.sendable.subscribe();
         let mut saved = Saved { acked: sender.acked().sequence, unsaved_since: None };
@@ -73,8 +95,8 @@ impl<E: Env> Uplink<E> {
                     continue;
                 }
                 Action::Stopped(why) => {
-                    self.save(&sender).await?;
-                    return Ok(Some(why));
+                    self.save(&sender, &mut saved).await;
+                    return Some(why);
                 }
                 Action::Wait(until) => Some(until),
                 Action::Idle => None,
@@ -86,8 +108,7 @@ impl<E: Env> Uplink<E> {
             self.publish(&sender);
             let due = saved.due(sender.acked().sequence, now);
             if due.is_some_and(|due| due <= now) {
-                self.save(&sender).await?;
-                saved = Saved { acked: sender.acked().sequence, unsaved_since: None };
+                self.save(&sender, &mut saved).await;
                 continue;
             }
             let until = due.into_iter().chain(until).min();
@@ -98,17 +119,18 @@ impl<E: Env> Uplink<E> {
                 }
             };
             let due = self.sleep_until(until);
-            let news = changed(parent_settled.as_mut());
+            let news = changed(&mut parent_settled);
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => {
-                    self.save(&sender).await?;
-                    return Ok(None);
+                    self.save(&sender, &mut saved).await;
+                    return None;
                 }
                 (request, answer) = answered => {
                     flight = None;
                     let now = self.object.env.now();
                     match answer {
+                        Ok(_) if fault_point!("link.answer-lost") => sender.handle_failure(now, request),
                         Ok(answer) => sender.handle_answer(now, request, answer),
                         Err(_lost) => sender.handle_failure(now, request),
                     }
@@ -192,9 +214,18 @@ impl<E: Env> Uplink<E> {
         });
     }
 
-    async fn save(&self, sender: &Sender) -> Result<()> {
+    /// Stores what is acknowledged. When that fails it is stored later: until then the parent is asked again.
+    async fn save(&self, sender: &Sender, saved: &mut Saved) {
         let (parent, link) = (self.parent.clone(), sender.outbound());
-        self.object.run(move |node| node.save_outbound(&parent, &link)).await
+        let stored = self.object.run(move |node| node.save_outbound(&parent, &link)).await;
+        saved.unsaved_since = None;
+        match stored {
+            Ok(()) => saved.acked = sender.acked().sequence,
+            Err(error) => {
+                reached!("link.not-saved");
+                tracing::warn!(object = %self.object.id(), %error, "the acknowledged position could not be stored");
+            }
+        }
     }
 
     async fn sleep_until(&self, until: Option<Duration>) {
@@ -205,7 +236,7 @@ impl<E: Env> Uplink<E> {
     }
 }
 
-async fn changed(watched: Option<&mut watch::Receiver<Sequence>>) {
+async fn changed(watched: &mut Option<watch::Receiver<Sequence>>) {
     let changed = match watched {
         Some(watched) => watched.changed().await.is_ok(),
         None => false,

@@ -30,9 +30,8 @@ impl Tables {
             let checked = table.check(store);
             let found = checked.map_err(|violations| {
                 let first = violations.into_iter().next();
-                first.map_or(Broken { promise: "an archive is sound", saw: String::new() }, |violation| Broken {
-                    promise: violation.promise,
-                    saw: format!("object {at}: {}", violation.saw),
+                first.map_or(Broken { promise: "an archive is sound", saw: String::new() }, |violation| {
+                    Broken { promise: violation.promise, saw: format!("object {at}: {}", violation.saw) }
                 })
             })?;
             if oracle.is_rewound(*at) {
@@ -56,7 +55,9 @@ fn check_row(oracle: &Oracle, at: usize, row: &Row) -> Result<(), Broken> {
     let place = usize::try_from(row.sequence - 1).ok();
     let logged = known.zip(place).and_then(|(known, place)| known.rows.get(place));
     let Some(logged) = logged else {
-        return ensure(false, PROMISE, || format!("object {at}: its archive holds {row:?}, its log does not"));
+        return ensure(false, PROMISE, || {
+            format!("object {at}: its archive holds {row:?}, its log does not")
+        });
     };
     let source = oracle.place(logged.origin).id.as_str();
     let same = (row.source.as_str(), row.origin_sequence.cast_unsigned()) == (source, logged.origin_sequence);

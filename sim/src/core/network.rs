@@ -100,12 +100,6 @@ impl Network {
         self.lock().counts
     }
 
-    /// Hosts that serve something.
-    pub(crate) fn is_parted(&self, one: Host, other: Host) -> bool {
-        let now = self.executor.now();
-        self.lock().partitions.get(&pair(one, other)).is_some_and(|(until, _)| now < *until)
-    }
-
     /// Whether a message passes now; a batch that does not makes its partition count.
     fn passes(&self, one: Host, other: Host, is_batch: bool) -> bool {
         let now = self.executor.now();

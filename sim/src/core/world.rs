@@ -312,7 +312,11 @@ impl<'p> World<'p> {
         if self.story.len() == STORY_MAX {
             self.story.pop_front();
         }
-        self.story.push_back(format!("{:>10.3} ms  {}", self.executor.now().as_secs_f64() * 1e3, what.into()));
+        self.story.push_back(format!(
+            "{:>10.3} ms  {}",
+            self.executor.now().as_secs_f64() * 1e3,
+            what.into()
+        ));
     }
 
     fn count(&mut self, what: &'static str) {
@@ -356,8 +360,12 @@ impl<'p> World<'p> {
         let StoreRates { errors, lost_acks, throttled } =
             if trouble { self.plan.options.store } else { StoreRates::default() };
         if let Some(store) = &self.store {
-            let faults =
-                StoreFaults { error: errors / 10, lost_ack: lost_acks / 10, throttled: throttled / 10, ..StoreFaults::NONE };
+            let faults = StoreFaults {
+                error: errors / 10,
+                lost_ack: lost_acks / 10,
+                throttled: throttled / 10,
+                ..StoreFaults::NONE
+            };
             store.set_faults(faults);
         }
     }
@@ -428,7 +436,9 @@ impl<'p> World<'p> {
         };
         ours.iter().for_each(|at| self.looks.close(*at));
         let open = process.disk.open_handles();
-        ensure(open.is_empty(), "a process that ends leaves nothing open", || format!("host {host}: {open:?}"))?;
+        ensure(open.is_empty(), "a process that ends leaves nothing open", || {
+            format!("host {host}: {open:?}")
+        })?;
         let mode = if power { power_loss(&mut self.crashes) } else { CrashMode::Kill };
         let report = process.disk.crash(mode);
         let (lost, torn) = (report.lost, report.torn);
@@ -571,7 +581,10 @@ impl<'p> World<'p> {
             News::Opened { object } => {
                 let host = lock(&self.oracle).place(object).host;
                 self.process(host).opened.insert(object);
-                self.quietly(host, |looks, oracle| looks.look_again(oracle, object))
+                self.quietly(host, |looks, oracle| {
+                    oracle.dirty.remove(&object);
+                    looks.look_again(oracle, object)
+                })
             }
             News::Failed { host, reason } => {
                 self.count("failed openings");
@@ -604,6 +617,13 @@ impl<'p> World<'p> {
             return Ok(());
         }
         let host = lock(&self.oracle).place(object).host;
+        let path = self.paths.get(object).expect("an object of this world");
+        let disk = &self.processes.get(host).expect("a host of this world").disk;
+        // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk.
+        if lock(&self.oracle).is_writing(object) || !disk.is_synced(path) {
+            lock(&self.oracle).dirty.insert(object);
+            return Ok(());
+        }
         self.quietly(host, |looks, oracle| {
             oracle.dirty.remove(&object);
             looks.look(oracle, object)

@@ -80,6 +80,10 @@ impl Body {
         self.undo.shrink_to(UNDO_KEPT_BYTES_MAX);
     }
 
+    pub(super) const fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
     pub(super) fn flip(&mut self, bit: u64) -> bool {
         let byte = usize::try_from(bit / 8).ok().and_then(|byte| self.bytes.get_mut(byte));
         byte.map(|byte| *byte ^= 1 << (bit % 8)).is_some()

@@ -106,6 +106,16 @@ impl Disk {
         Some(inner.body.bytes().to_vec())
     }
 
+    /// Whether a database's file and WAL are as a loss of power would leave them.
+    #[must_use]
+    pub fn is_synced(&self, path: &Path) -> bool {
+        let Some(path) = process::full_path(path) else { return true };
+        let state = self.shared.state();
+        let is_synced =
+            |path: &str| state.folders.find(path).is_none_or(|inode| inode.inner().body.is_synced());
+        is_synced(&path) && is_synced(&format!("{path}-wal"))
+    }
+
     /// A hash of the names and bytes of all files.
     #[must_use]
     pub fn image_hash(&self) -> u64 {
