@@ -41,11 +41,12 @@ struct Archiver {
     lives: u64,
     host: HostStore,
     archive: Option<Archive>,
+    snapshots: usize,
 }
 
 impl Archiver {
     fn new(store: &SimStore, seed: u64) -> Self {
-        Self { seed, lives: 0, host: store.for_host(0), archive: None }
+        Self { seed, lives: 0, host: store.for_host(0), archive: None, snapshots: 100 }
     }
 
     fn reborn(&mut self, store: &SimStore) {
@@ -62,7 +63,8 @@ impl Archiver {
         if self.archive.is_none() {
             let components = Components { clock: clock(), entropy: entropy(self.seed, self.lives) };
             let archive = Archive::open_in(&self.storage(), &acme(), components).await?;
-            self.archive = Some(archive.with_settings(Settings::default().with_rows_per_file_max(7)));
+            let settings = Settings::default().with_rows_per_file_max(7).with_snapshots_kept(self.snapshots);
+            self.archive = Some(archive.with_settings(settings));
         }
         Ok(self.archive.as_mut().unwrap())
     }
@@ -91,20 +93,36 @@ fn kept<T>(checked: Result<T, Vec<Violation>>, seed: u64, store: &SimStore) -> T
     })
 }
 
-/// Archives a log in random batches while the store fails, and checks the table after every attempt.
 fn run(seed: u64, faults: StoreFaults, dies: bool) -> SimStore {
-    let (steps, store, log) = (Steps::new(), SimStore::new(seed, clock()), Log::of(seed, 60));
+    history(seed, faults, dies, Length { rows: 60, batch: 20, snapshots: 100 })
+}
+
+#[derive(Clone, Copy)]
+struct Length {
+    rows: usize,
+    /// Records of a batch at most.
+    batch: u64,
+    /// Snapshots that the table keeps.
+    snapshots: usize,
+}
+
+/// So many appends that manifests are merged, and old versions and what only they name are deleted.
+const LONG: Length = Length { rows: 320, batch: 2, snapshots: 5 };
+
+/// Archives a log in random batches while the store fails, and checks the table after every attempt.
+fn history(seed: u64, faults: StoreFaults, dies: bool, length: Length) -> SimStore {
+    let (steps, store, log) = (Steps::new(), SimStore::new(seed, clock()), Log::of(seed, length.rows));
     store.set_faults(faults);
-    let mut archiver = Archiver::new(&store, seed);
+    let mut archiver = Archiver { snapshots: length.snapshots, ..Archiver::new(&store, seed) };
     let mut oracle = TableOracle::new(TABLE);
     let draws = entropy(seed, 99);
     let (mut rows, mut acked) = (Vec::new(), 0);
     for attempt in 0.. {
-        assert!(attempt < ATTEMPTS_MAX, "seed {seed}: stuck at {acked}\n{}", store.story());
+        assert!(attempt < ATTEMPTS_MAX * 10, "seed {seed}: stuck at {acked}\n{}", store.story());
         if dies && draws.u64().is_multiple_of(3) {
             archiver.host.kill_after(draws.u64() % 20);
         }
-        let count = 1 + usize::try_from(draws.u64() % 20).unwrap();
+        let count = 1 + usize::try_from(draws.u64() % length.batch).unwrap();
         match steps.run(archiver.append(&log, count)) {
             Ok(through) => acked = through,
             Err(error) => assert_retryable(&error, &store),
@@ -164,6 +182,13 @@ fn creates_that_the_client_repeated_by_itself_are_survived() {
 }
 
 #[test]
+fn changes_that_are_done_after_they_were_given_up_are_survived() {
+    let faults = StoreFaults { late: RATE, ..StoreFaults::NONE };
+    let late = total(faults, false, |store| store.counts().late);
+    assert!(late > 50, "only {late} changes came late");
+}
+
+#[test]
 fn throttling_is_survived() {
     let faults = StoreFaults { throttled: RATE, ..StoreFaults::NONE };
     assert!(total(faults, false, |store| store.counts().throttled) > 50);
@@ -186,6 +211,19 @@ fn a_slow_store_takes_time_and_nothing_else() {
 fn deaths_and_all_faults_together_are_survived() {
     let dead = total(StoreFaults::all_kinds(20), true, |store| store.counts().dead);
     assert!(dead > 50, "only {dead} requests of dead hosts");
+}
+
+#[test]
+fn merging_and_deleting_of_metadata_lose_nothing() {
+    for seed in 0..1 {
+        let store = history(seed, StoreFaults::all_kinds(10), true, LONG);
+        let found = TableOracle::new(TABLE).check(&store).unwrap();
+        let files = store.paths_below(TABLE).len();
+        println!("seed {seed}: version {}, {files} objects, {:?}", found.version, found.orphans);
+        assert!(found.version > 150, "{}", found.version);
+        assert!(store.paths_below(TABLE).iter().any(|path| path.ends_with("-m1.avro")), "nothing merged");
+        assert!(store.object(&format!("{TABLE}/metadata/v1.metadata.json")).is_none());
+    }
 }
 
 #[test]
@@ -243,7 +281,7 @@ fn the_same_seed_gives_the_same_requests_and_another_seed_others() {
 /// Two archivers at the same time, with one request of either after the other in random order.
 fn race(seed: u64) -> (SimStore, u64) {
     let (steps, store, log) = (Steps::new(), SimStore::new(seed, clock()), Log::of(seed, 80));
-    store.set_faults(StoreFaults { waits: 500, lost_ack: 10, error: 10, ..StoreFaults::NONE });
+    store.set_faults(StoreFaults { waits: 500, lost_ack: 10, late: 10, error: 10, ..StoreFaults::NONE });
     let mut archivers = [Archiver::new(&store, seed), Archiver::new(&store, seed + 1000)];
     archivers[1].host = store.for_host(1);
     let mut oracle = TableOracle::new(TABLE);
@@ -289,6 +327,9 @@ fn a_thousand_seeds_are_survived() {
     for seed in 1_000..2_000 {
         run(seed, StoreFaults::all_kinds(25), true);
         race(seed);
+        if seed.is_multiple_of(10) {
+            history(seed, StoreFaults::all_kinds(25), true, LONG);
+        }
     }
 }
 
