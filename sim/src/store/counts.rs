@@ -10,6 +10,8 @@ pub struct StoreCounts {
     pub errors: u64,
     /// Done and reported as failed: only writes and deletes that took place.
     pub lost_acks: u64,
+    /// Reported as failed and done later; not those that then could not be done.
+    pub late: u64,
     /// Done, asked again by the client itself, and reported as there already.
     pub echoes: u64,
     /// Refused for being too many.

@@ -17,6 +17,8 @@ pub struct StoreFaults {
     pub error: u64,
     /// Done and reported as failed.
     pub lost_ack: u64,
+    /// Of writes and deletes: reported as failed, and done some requests later, even if the host is dead by then.
+    pub late: u64,
     /// Of creates: done, but its answer was lost on the way to the client, which asked again and was told that the
     /// object exists. Clients of S3 repeat requests answered with 5xx by themselves.
     pub echo: u64,
@@ -37,6 +39,7 @@ impl StoreFaults {
     pub const NONE: Self = Self {
         error: 0,
         lost_ack: 0,
+        late: 0,
         echo: 0,
         throttled: 0,
         slow: 0,
@@ -51,6 +54,7 @@ impl StoreFaults {
         Self {
             error: rate,
             lost_ack: rate,
+            late: rate,
             echo: rate,
             throttled: rate,
             slow: rate,
@@ -60,8 +64,8 @@ impl StoreFaults {
     }
 
     pub(crate) fn assert_sound(&self) {
-        let Self { error, lost_ack, echo, throttled, slow, .. } = self;
-        assert!(error + lost_ack + echo + throttled + slow <= OF, "a request has one fate: {self:?}");
+        let Self { error, lost_ack, late, echo, throttled, slow, .. } = self;
+        assert!(error + lost_ack + late + echo + throttled + slow <= OF, "a request has one fate: {self:?}");
         assert!(self.waits < OF, "a request that always waits is never served");
     }
 
@@ -75,6 +79,7 @@ impl StoreFaults {
         for (rate, fate) in [
             (self.error, Fate::Error),
             (self.lost_ack, Fate::LostAck),
+            (self.late, Fate::Late),
             (self.echo, Fate::Echo),
             (self.throttled, Fate::Throttled),
         ] {
@@ -93,6 +98,7 @@ pub(crate) enum Fate {
     Served,
     Error,
     LostAck,
+    Late,
     Echo,
     Throttled,
     Slow(Duration),

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cdc_model::Clock;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::store::objects::Objects;
+use crate::store::objects::{Change, Objects};
 use crate::store::requests::{Operation, Request, SimStore};
 
 /// The store as one life of a host sees it. Clones are the same life.
@@ -60,14 +59,21 @@ impl HostStore {
         std::mem::take(&mut self.life().latency)
     }
 
-    async fn request<T>(
+    async fn read<T>(
         &self,
-        request: Request<'_>,
-        act: impl FnOnce(&mut Objects, &Clock) -> Result<T>,
+        (operation, path, size): (Operation, &Path, usize),
+        act: impl FnOnce(&Objects) -> Result<T>,
     ) -> Result<T> {
         self.wait().await;
-        let alive = self.spend();
-        let (took, result) = self.store.serve(self.host, alive, request, act);
+        let request = Request { host: self.host, is_alive: self.spend(), operation, path, size };
+        let (took, result) = self.store.read(request, act);
+        self.life().latency += took;
+        result
+    }
+
+    async fn change(&self, change: Change) -> Result<PutResult> {
+        self.wait().await;
+        let (took, result) = self.store.change(self.host, self.spend(), &change);
         self.life().latency += took;
         result
     }
@@ -104,12 +110,7 @@ impl HostStore {
     }
 
     async fn delete_one(self, path: Path) -> Result<Path> {
-        let request = Request { operation: Operation::Delete, path: &path, size: 0 };
-        self.request(request, |objects, _| {
-            objects.delete(&path);
-            Ok(())
-        })
-        .await?;
+        self.change(Change::Delete { path: path.clone() }).await?;
         Ok(path)
     }
 }
@@ -132,11 +133,8 @@ impl fmt::Display for HostStore {
 #[async_trait]
 impl ObjectStore for HostStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let bytes = Bytes::from(payload);
-        let operation = if options.mode == PutMode::Create { Operation::Create } else { Operation::Put };
-        let request = Request { operation, path, size: bytes.len() };
         let PutOptions { mode, attributes, .. } = options;
-        self.request(request, |objects, clock| objects.put(path, bytes, mode, attributes, clock.now())).await
+        self.change(Change::Put { path: path.clone(), bytes: payload.into(), mode, attributes }).await
     }
 
     async fn put_multipart_opts(
@@ -149,13 +147,12 @@ impl ObjectStore for HostStore {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let operation = if options.head { Operation::Head } else { Operation::Get };
-        let request = Request { operation, path, size: usize::from(options.range.is_some()) };
-        self.request(request, |objects, _| objects.get(path, &options)).await
+        let ranges = usize::from(options.range.is_some());
+        self.read((operation, path, ranges), |objects| objects.get(path, &options)).await
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let request = Request { operation: Operation::Get, path, size: ranges.len() };
-        self.request(request, |objects, _| objects.get_ranges(path, ranges)).await
+        self.read((Operation::Get, path, ranges.len()), |objects| objects.get_ranges(path, ranges)).await
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -166,8 +163,8 @@ impl ObjectStore for HostStore {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (host, prefix) = (self.clone(), prefix.cloned().unwrap_or_default());
         let listed = async move {
-            let request = Request { operation: Operation::List, path: &prefix, size: 0 };
-            let listed = host.request(request, |objects, _| Ok(objects.list(&prefix))).await?;
+            let listed =
+                host.read((Operation::List, &prefix, 0), |objects| Ok(objects.list(&prefix))).await?;
             Ok::<_, Error>(stream::iter(listed.into_iter().map(Ok)))
         };
         stream::once(listed).try_flatten().boxed()
@@ -175,12 +172,11 @@ impl ObjectStore for HostStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let prefix = prefix.cloned().unwrap_or_default();
-        let request = Request { operation: Operation::List, path: &prefix, size: 1 };
-        self.request(request, |objects, _| Ok(objects.list_with_delimiter(&prefix))).await
+        self.read((Operation::List, &prefix, 1), |objects| Ok(objects.list_with_delimiter(&prefix))).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let request = Request { operation: Operation::Copy, path: to, size: 0 };
-        self.request(request, |objects, clock| objects.copy(from, to, options.mode, clock.now())).await
+        let change = Change::Copy { from: from.clone(), to: to.clone(), mode: options.mode };
+        self.change(change).await.map(drop)
     }
 }

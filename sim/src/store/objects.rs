@@ -26,6 +26,14 @@ pub(crate) struct Objects {
     violations: Vec<String>,
 }
 
+/// What a request changes.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Put { path: Path, bytes: Bytes, mode: PutMode, attributes: Attributes },
+    Delete { path: Path },
+    Copy { from: Path, to: Path, mode: CopyMode },
+}
+
 #[derive(Clone, Debug)]
 struct Object {
     bytes: Bytes,
@@ -48,16 +56,34 @@ impl Object {
 }
 
 impl Objects {
-    pub(crate) fn put(
+    pub(crate) fn apply(&mut self, change: Change, now: Timestamp) -> Result<PutResult> {
+        match change {
+            Change::Put { path, bytes, mode, attributes } => self.put(&path, bytes, &mode, attributes, now),
+            // A delete of nothing succeeds, as in S3.
+            Change::Delete { path } => {
+                self.delete(&path);
+                Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+            }
+            Change::Copy { from, to, mode } => {
+                let Object { bytes, attributes, .. } = self.object(&from)?.clone();
+                let mode = match mode {
+                    CopyMode::Create => PutMode::Create,
+                    CopyMode::Overwrite => PutMode::Overwrite,
+                };
+                self.put(&to, bytes, &mode, attributes, now)
+            }
+        }
+    }
+
+    fn put(
         &mut self,
         path: &Path,
         bytes: Bytes,
-        mode: PutMode,
+        mode: &PutMode,
         attributes: Attributes,
         now: Timestamp,
     ) -> Result<PutResult> {
-        let found = self.by_path.get(path);
-        match (mode, found) {
+        match (mode, self.by_path.get(path)) {
             (PutMode::Create, Some(_)) => return Err(exists(path)),
             (PutMode::Update(expected), found) => {
                 let found = found.map(|object| tag(object.tag));
@@ -69,8 +95,8 @@ impl Objects {
             (PutMode::Create, None) | (PutMode::Overwrite, _) => {}
         }
         self.watch(path, &bytes);
-        let tag = self.insert(path, bytes, attributes, now);
-        Ok(PutResult { e_tag: Some(tag.0), version: Some(tag.1), extensions: Default::default() })
+        let (tag, version) = self.insert(path, bytes, attributes, now);
+        Ok(PutResult { e_tag: Some(tag), version: Some(version), extensions: Default::default() })
     }
 
     /// Writes without asking or watching.
@@ -108,7 +134,7 @@ impl Objects {
         ranges.iter().map(part).collect()
     }
 
-    /// Whether there was anything. A delete of nothing succeeds, as in S3.
+    /// Whether there was anything.
     pub(crate) fn delete(&mut self, path: &Path) -> bool {
         self.by_path.remove(path).is_some()
     }
@@ -129,15 +155,6 @@ impl Objects {
         }
         let common_prefixes = folders.into_iter().collect();
         ListResult { common_prefixes, objects, extensions: Default::default() }
-    }
-
-    pub(crate) fn copy(&mut self, from: &Path, to: &Path, mode: CopyMode, now: Timestamp) -> Result<()> {
-        let Object { bytes, attributes, .. } = self.object(from)?.clone();
-        let mode = match mode {
-            CopyMode::Create => PutMode::Create,
-            CopyMode::Overwrite => PutMode::Overwrite,
-        };
-        self.put(to, bytes, mode, attributes, now).map(drop)
     }
 
     /// The bytes of an object, as it is now.

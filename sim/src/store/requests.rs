@@ -6,17 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use cdc_model::Clock;
 use object_store::path::Path;
-use object_store::{Attributes, Error, Result};
+use object_store::{Attributes, Error, PutMode, PutResult, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::random::Random;
 use crate::store::counts::StoreCounts;
 use crate::store::faults::{self, Fate, StoreFaults};
 use crate::store::host::HostStore;
-use crate::store::objects::Objects;
+use crate::store::objects::{Change, Objects};
 
 /// Requests that are kept for the story of a failure.
 const LINES_MAX: usize = 60;
+/// A late change is done within so many further requests.
+const LATE_MAX: u64 = 40;
 
 /// One simulated object store for all hosts. Clones are the same store.
 ///
@@ -33,6 +35,8 @@ struct State {
     counts: StoreCounts,
     trace: Xxh3Default,
     newest: VecDeque<String>,
+    /// Changes under way, by the number of the request before which they are done.
+    late: BTreeMap<u64, Vec<(u32, Change)>>,
 }
 
 /// What a host asks.
@@ -50,6 +54,9 @@ pub(crate) enum Operation {
 /// A request, before its fate is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
+    pub(crate) host: u32,
+    /// Whether the host lives to have it done.
+    pub(crate) is_alive: bool,
     pub(crate) operation: Operation,
     pub(crate) path: &'a Path,
     /// Bytes to write, or how many ranges to read.
@@ -60,9 +67,16 @@ impl Operation {
     const fn writes(self) -> bool {
         matches!(self, Self::Create | Self::Put | Self::Copy)
     }
+}
 
-    const fn changes(self) -> bool {
-        self.writes() || matches!(self, Self::Delete)
+impl Change {
+    fn parts(&self) -> (Operation, &Path, usize) {
+        match self {
+            Self::Put { path, bytes, mode: PutMode::Create, .. } => (Operation::Create, path, bytes.len()),
+            Self::Put { path, bytes, .. } => (Operation::Put, path, bytes.len()),
+            Self::Delete { path } => (Operation::Delete, path, 0),
+            Self::Copy { to, .. } => (Operation::Copy, to, 0),
+        }
     }
 }
 
@@ -78,6 +92,7 @@ impl SimStore {
             counts: StoreCounts::default(),
             trace: Xxh3Default::new(),
             newest: VecDeque::new(),
+            late: BTreeMap::new(),
         })))
     }
 
@@ -170,15 +185,20 @@ impl SimStore {
         faults.waits(&mut state.random)
     }
 
-    /// Serves a request as its fate wants it. Returns the time it took beside what `act` gave.
-    pub(crate) fn serve<T>(
+    /// Reads as the request's fate wants it. Returns the time it took beside what `act` gave.
+    pub(crate) fn read<T>(
         &self,
-        host: u32,
-        alive: bool,
         request: Request<'_>,
-        act: impl FnOnce(&mut Objects, &Clock) -> Result<T>,
+        act: impl FnOnce(&Objects) -> Result<T>,
     ) -> (Duration, Result<T>) {
-        self.lock().serve(host, alive, request, act)
+        self.lock().serve(request, None, |objects, _| act(objects))
+    }
+
+    /// Changes as the request's fate wants it. Returns the time it took beside the answer.
+    pub(crate) fn change(&self, host: u32, is_alive: bool, change: &Change) -> (Duration, Result<PutResult>) {
+        let (operation, path, size) = change.parts();
+        let request = Request { host, is_alive, operation, path, size };
+        self.lock().serve(request, Some(change), |objects, clock| objects.apply(change.clone(), clock.now()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,50 +215,70 @@ impl fmt::Debug for SimStore {
 impl State {
     fn serve<T>(
         &mut self,
-        host: u32,
-        alive: bool,
         request: Request<'_>,
+        change: Option<&Change>,
         act: impl FnOnce(&mut Objects, &Clock) -> Result<T>,
     ) -> (Duration, Result<T>) {
         self.counts.requests += 1;
+        self.catch_up();
         let fate = self.faults.draw(&mut self.random);
-        let (outcome, result) = if !alive {
+        let (outcome, result) = if !request.is_alive {
             self.counts.dead += 1;
             ("dead", Err(faults::unreachable()))
         } else if self.faults.full && request.operation.writes() {
             self.counts.full += 1;
             ("full", Err(faults::full()))
         } else {
-            self.fulfil(fate, request, act)
+            self.fulfil(fate, request, change, act)
         };
         let took = if let Fate::Slow(took) = fate { took } else { Duration::ZERO };
-        self.note(host, request, outcome, took);
+        self.note(request, outcome, took);
         (took, result)
+    }
+
+    /// Does the changes that are late and due.
+    fn catch_up(&mut self) {
+        while let Some(due) = self.late.first_entry().filter(|due| *due.key() <= self.counts.requests) {
+            for (host, change) in due.remove() {
+                let done = self.objects.apply(change.clone(), self.clock.now()).is_ok();
+                self.counts.changes += u64::from(done);
+                self.counts.late += u64::from(done);
+                let (operation, path, size) = change.parts();
+                let request = Request { host, is_alive: true, operation, path, size };
+                self.note(request, if done { "done late" } else { "too late" }, Duration::ZERO);
+            }
+        }
     }
 
     fn fulfil<T>(
         &mut self,
         fate: Fate,
         request: Request<'_>,
+        change: Option<&Change>,
         act: impl FnOnce(&mut Objects, &Clock) -> Result<T>,
     ) -> (&'static str, Result<T>) {
-        match fate {
-            Fate::Error => {
+        match (fate, change) {
+            (Fate::Error, _) => {
                 self.counts.errors += 1;
                 return ("error", Err(faults::server_error()));
             }
-            Fate::Throttled => {
+            (Fate::Throttled, _) => {
                 self.counts.throttled += 1;
                 return ("throttled", Err(faults::throttled()));
             }
-            Fate::Slow(_) => self.counts.slow += 1,
-            Fate::Served | Fate::LostAck | Fate::Echo => {}
+            (Fate::Late, Some(change)) => {
+                let due = self.counts.requests + self.random.between(1, LATE_MAX);
+                self.late.entry(due).or_default().push((request.host, change.clone()));
+                return ("late", Err(faults::timeout()));
+            }
+            (Fate::Slow(_), _) => self.counts.slow += 1,
+            (Fate::Served | Fate::LostAck | Fate::Late | Fate::Echo, _) => {}
         }
         let result = act(&mut self.objects, &self.clock);
-        let changed = result.is_ok() && request.operation.changes();
+        let changed = result.is_ok() && change.is_some();
         self.counts.changes += u64::from(changed);
         match (fate, &result) {
-            (Fate::LostAck, _) => {
+            (Fate::LostAck | Fate::Late, _) => {
                 self.counts.lost_acks += u64::from(changed);
                 (if changed { "lost ack" } else { "lost answer" }, Err(faults::timeout()))
             }
@@ -256,8 +296,8 @@ impl State {
         }
     }
 
-    fn note(&mut self, host: u32, request: Request<'_>, outcome: &str, took: Duration) {
-        let Request { operation, path, size } = request;
+    fn note(&mut self, request: Request<'_>, outcome: &str, took: Duration) {
+        let Request { host, operation, path, size, .. } = request;
         let line = format!("host {host}: {operation:?} {path} ({size}): {outcome} {} µs", took.as_micros());
         self.trace.update(line.as_bytes());
         self.trace.update(b"\n");

@@ -37,21 +37,23 @@ fn entropy(seed: u64, stream: u64) -> Entropy {
 
 /// One archiver, which dies and comes back.
 struct Archiver {
-    seed: u64,
-    lives: u64,
+    lives: u32,
     host: HostStore,
+    components: Components,
     archive: Option<Archive>,
+    snapshots: usize,
 }
 
 impl Archiver {
     fn new(store: &SimStore, seed: u64) -> Self {
-        Self { seed, lives: 0, host: store.for_host(0), archive: None }
+        let components = Components { clock: clock(), entropy: entropy(seed, 0) };
+        Self { lives: 0, host: store.for_host(0), components, archive: None, snapshots: 100 }
     }
 
     fn reborn(&mut self, store: &SimStore) {
         self.lives += 1;
         self.archive = None;
-        self.host = store.for_host(u32::try_from(self.lives).unwrap());
+        self.host = store.for_host(self.lives);
     }
 
     fn storage(&self) -> Storage {
@@ -60,9 +62,9 @@ impl Archiver {
 
     async fn open(&mut self) -> cdc_iceberg::Result<&mut Archive> {
         if self.archive.is_none() {
-            let components = Components { clock: clock(), entropy: entropy(self.seed, self.lives) };
-            let archive = Archive::open_in(&self.storage(), &acme(), components).await?;
-            self.archive = Some(archive.with_settings(Settings::default().with_rows_per_file_max(7)));
+            let archive = Archive::open_in(&self.storage(), &acme(), self.components.clone()).await?;
+            let settings = Settings::default().with_rows_per_file_max(7).with_snapshots_kept(self.snapshots);
+            self.archive = Some(archive.with_settings(settings));
         }
         Ok(self.archive.as_mut().unwrap())
     }
@@ -91,20 +93,36 @@ fn kept<T>(checked: Result<T, Vec<Violation>>, seed: u64, store: &SimStore) -> T
     })
 }
 
-/// Archives a log in random batches while the store fails, and checks the table after every attempt.
 fn run(seed: u64, faults: StoreFaults, dies: bool) -> SimStore {
-    let (steps, store, log) = (Steps::new(), SimStore::new(seed, clock()), Log::of(seed, 60));
+    history(seed, faults, dies, Length { rows: 60, batch: 20, snapshots: 100 })
+}
+
+#[derive(Clone, Copy)]
+struct Length {
+    rows: usize,
+    /// Records of a batch at most.
+    batch: u64,
+    /// Snapshots that the table keeps.
+    snapshots: usize,
+}
+
+/// So many appends that manifests are merged, and old versions and what only they name are deleted.
+const LONG: Length = Length { rows: 320, batch: 2, snapshots: 5 };
+
+/// Archives a log in random batches while the store fails, and checks the table after every attempt.
+fn history(seed: u64, faults: StoreFaults, dies: bool, length: Length) -> SimStore {
+    let (steps, store, log) = (Steps::new(), SimStore::new(seed, clock()), Log::of(seed, length.rows));
     store.set_faults(faults);
-    let mut archiver = Archiver::new(&store, seed);
+    let mut archiver = Archiver { snapshots: length.snapshots, ..Archiver::new(&store, seed) };
     let mut oracle = TableOracle::new(TABLE);
     let draws = entropy(seed, 99);
     let (mut rows, mut acked) = (Vec::new(), 0);
     for attempt in 0.. {
-        assert!(attempt < ATTEMPTS_MAX, "seed {seed}: stuck at {acked}\n{}", store.story());
+        assert!(attempt < ATTEMPTS_MAX * 10, "seed {seed}: stuck at {acked}\n{}", store.story());
         if dies && draws.u64().is_multiple_of(3) {
             archiver.host.kill_after(draws.u64() % 20);
         }
-        let count = 1 + usize::try_from(draws.u64() % 20).unwrap();
+        let count = 1 + usize::try_from(draws.u64() % length.batch).unwrap();
         match steps.run(archiver.append(&log, count)) {
             Ok(through) => acked = through,
             Err(error) => assert_retryable(&error, &store),
@@ -128,7 +146,7 @@ fn run(seed: u64, faults: StoreFaults, dies: bool) -> SimStore {
 
 /// In so many of a thousand requests. The figures of one kind are of all seeds.
 const RATE: u64 = 60;
-const SEEDS: std::ops::Range<u64> = 0..25;
+const SEEDS: std::ops::Range<u64> = 0..12;
 
 fn total(faults: StoreFaults, dies: bool, of: impl Fn(&SimStore) -> u64) -> u64 {
     SEEDS.map(|seed| of(&run(seed, faults, dies))).sum()
@@ -146,33 +164,40 @@ fn without_faults_every_row_arrives() {
 #[test]
 fn errors_are_survived() {
     let faults = StoreFaults { error: RATE, ..StoreFaults::NONE };
-    assert!(total(faults, false, |store| store.counts().errors) > 50);
+    assert!(total(faults, false, |store| store.counts().errors) > 20);
 }
 
 #[test]
 fn lost_acknowledgements_are_survived() {
     let faults = StoreFaults { lost_ack: RATE, ..StoreFaults::NONE };
     let lost = total(faults, false, |store| store.counts().lost_acks);
-    assert!(lost > 50, "only {lost} acknowledgements were lost");
+    assert!(lost > 20, "only {lost} acknowledgements were lost");
 }
 
 #[test]
 fn creates_that_the_client_repeated_by_itself_are_survived() {
     let faults = StoreFaults { echo: RATE, ..StoreFaults::NONE };
     let echoes = total(faults, false, |store| store.counts().echoes);
-    assert!(echoes > 50, "only {echoes} creates were repeated");
+    assert!(echoes > 20, "only {echoes} creates were repeated");
+}
+
+#[test]
+fn changes_that_are_done_after_they_were_given_up_are_survived() {
+    let faults = StoreFaults { late: RATE, ..StoreFaults::NONE };
+    let late = total(faults, false, |store| store.counts().late);
+    assert!(late > 20, "only {late} changes came late");
 }
 
 #[test]
 fn throttling_is_survived() {
     let faults = StoreFaults { throttled: RATE, ..StoreFaults::NONE };
-    assert!(total(faults, false, |store| store.counts().throttled) > 50);
+    assert!(total(faults, false, |store| store.counts().throttled) > 20);
 }
 
 #[test]
 fn a_slow_store_takes_time_and_nothing_else() {
     let faults = StoreFaults { slow: RATE, slow_max: Duration::from_secs(3), ..StoreFaults::NONE };
-    assert!(total(faults, false, |store| store.counts().slow) > 50);
+    assert!(total(faults, false, |store| store.counts().slow) > 20);
     let store = SimStore::new(1, clock());
     store.set_faults(StoreFaults { slow: 1000, slow_max: Duration::from_secs(3), ..StoreFaults::NONE });
     let mut archiver = Archiver::new(&store, 1);
@@ -185,7 +210,16 @@ fn a_slow_store_takes_time_and_nothing_else() {
 #[test]
 fn deaths_and_all_faults_together_are_survived() {
     let dead = total(StoreFaults::all_kinds(20), true, |store| store.counts().dead);
-    assert!(dead > 50, "only {dead} requests of dead hosts");
+    assert!(dead > 20, "only {dead} requests of dead hosts");
+}
+
+#[test]
+fn merging_and_deleting_of_metadata_lose_nothing() {
+    let store = history(0, StoreFaults::all_kinds(10), true, LONG);
+    let found = TableOracle::new(TABLE).check(&store).unwrap();
+    assert!(found.version > 150, "{}", found.version);
+    assert!(store.paths_below(TABLE).iter().any(|path| path.ends_with("-m1.avro")), "nothing was merged");
+    assert!(store.object(&format!("{TABLE}/metadata/v1.metadata.json")).is_none(), "nothing was deleted");
 }
 
 #[test]
@@ -224,7 +258,7 @@ fn a_dead_host_changes_nothing() {
 #[test]
 fn the_same_seed_gives_the_same_requests_and_another_seed_others() {
     let mut hashes = std::collections::BTreeSet::new();
-    for seed in 0..6 {
+    for seed in 0..4 {
         let (one, other) =
             (run(seed, StoreFaults::all_kinds(20), true), run(seed, StoreFaults::all_kinds(20), true));
         assert_eq!(one.story(), other.story(), "seed {seed}");
@@ -237,13 +271,13 @@ fn the_same_seed_gives_the_same_requests_and_another_seed_others() {
         }
         hashes.insert(one.trace_hash());
     }
-    assert_eq!(hashes.len(), 6);
+    assert_eq!(hashes.len(), 4);
 }
 
 /// Two archivers at the same time, with one request of either after the other in random order.
 fn race(seed: u64) -> (SimStore, u64) {
     let (steps, store, log) = (Steps::new(), SimStore::new(seed, clock()), Log::of(seed, 80));
-    store.set_faults(StoreFaults { waits: 500, lost_ack: 10, error: 10, ..StoreFaults::NONE });
+    store.set_faults(StoreFaults { waits: 500, lost_ack: 10, late: 10, error: 10, ..StoreFaults::NONE });
     let mut archivers = [Archiver::new(&store, seed), Archiver::new(&store, seed + 1000)];
     archivers[1].host = store.for_host(1);
     let mut oracle = TableOracle::new(TABLE);
@@ -269,7 +303,7 @@ fn race(seed: u64) -> (SimStore, u64) {
 #[test]
 fn of_two_archivers_at_once_one_is_fenced_and_each_row_is_there_once() {
     let fenced: u64 = SEEDS.map(|seed| race(seed).1).sum();
-    assert!(fenced > 50, "only {fenced} appends were fenced");
+    assert!(fenced > 20, "only {fenced} appends were fenced");
     assert_eq!(race(7).0.trace_hash(), race(7).0.trace_hash());
 }
 
@@ -285,10 +319,13 @@ fn the_archive_reads_what_the_oracle_reads() {
 
 #[test]
 #[ignore = "takes minutes; for a night or after a change of the archive"]
-fn a_thousand_seeds_are_survived() {
-    for seed in 1_000..2_000 {
+fn hundreds_of_seeds_are_survived() {
+    for seed in 1_000..1_300 {
         run(seed, StoreFaults::all_kinds(25), true);
         race(seed);
+        if seed.is_multiple_of(10) {
+            history(seed, StoreFaults::all_kinds(25), true, LONG);
+        }
     }
 }
 
