@@ -119,8 +119,6 @@ pub(crate) struct Oracle {
     by_id: BTreeMap<ObjectId, usize>,
     /// Objects that something has happened to since they were looked at.
     pub(crate) dirty: BTreeSet<usize>,
-    /// The first promise found broken outside of a look.
-    pub(crate) broken: Option<Broken>,
     turn: usize,
     pub(crate) begun: u64,
     pub(crate) commits: u64,
@@ -284,13 +282,6 @@ impl Oracle {
 
     pub(crate) fn is_rewound(&self, at: usize) -> bool {
         self.objects.get(at).is_some_and(|known| known.rewound.is_some())
-    }
-
-    /// Notes the first broken promise.
-    pub(crate) fn note(&mut self, checked: Result<(), Broken>) {
-        if let (None, Err(broken)) = (&self.broken, checked) {
-            self.broken = Some(broken);
-        }
     }
 
     /// Holds a parent's row against its child's log: it must be the next that was not kept back.

@@ -649,10 +649,6 @@ impl<'p> World<'p> {
     }
 
     fn look_at_one(&mut self) -> Result<(), Broken> {
-        let broken = lock(&self.oracle).broken.take();
-        if let Some(broken) = broken {
-            return Err(broken);
-        }
         let dirty = {
             let mut oracle = lock(&self.oracle);
             oracle.next_dirty()
