@@ -8,6 +8,8 @@ use cdc_model::{
     Body, ChangeEvent, Epoch, ObjectId, Origin, Record, Sequence, Timestamp, Value, to_cloudevent,
     to_debezium,
 };
+use cdc_net::Request;
+use cdc_net::wire::{self, Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -84,5 +86,32 @@ fn record(body: Body) -> Record {
         origin_sequence: Sequence::new(7),
         origin_timestamp: Timestamp::new(1_705_276_800_000),
         body,
+    }
+}
+
+/// A document of another process, of whatever kind.
+pub fn document(text: &[u8]) {
+    for kind in [Kind::Hello, Kind::Batch] {
+        if let Ok((to, decoded)) = wire::decode_request(kind, text) {
+            let written = wire::encode_request(&to, &decoded).expect("what was decoded can be written");
+            let (_, again) = wire::decode_request(kind, &written).expect("what was written can be decoded");
+            assert!(same(&decoded, &again), "{}", String::from_utf8_lossy(&written));
+        }
+    }
+    if let Ok(decoded) = wire::decode_answer(text) {
+        let written = wire::encode_answer(decoded.clone());
+        assert_eq!(wire::decode_answer(&written).expect("what was written can be decoded"), decoded);
+    }
+    if let Ok(decoded) = wire::decode_failure(text) {
+        let written = wire::encode_failure(decoded.clone());
+        assert_eq!(wire::decode_failure(&written).expect("what was written can be decoded"), decoded);
+    }
+}
+
+fn same(one: &Request, other: &Request) -> bool {
+    match (one, other) {
+        (Request::Hello(one), Request::Hello(other)) => one == other,
+        (Request::Batch(one), Request::Batch(other)) => one == other,
+        _ => false,
     }
 }

@@ -5,6 +5,8 @@ pub use client::{Http, HttpOptions};
 mod over_env;
 mod server;
 pub use server::{HttpServer, ServeOptions};
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;

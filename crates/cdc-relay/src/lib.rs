@@ -74,6 +74,8 @@ mod error;
 pub use error::Error;
 mod forwarded;
 pub use forwarded::Forwarded;
+mod grant;
+pub use grant::{GrantRequest, Granted};
 mod link;
 pub use link::{DEPTH_MAX, Hello, Inbound, Outbound};
 mod options;

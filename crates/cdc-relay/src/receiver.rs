@@ -145,7 +145,7 @@ impl Receiver {
         }
     }
 
-    fn check_chain(&self, sender: &ObjectId) -> Result<(), Refusal> {
+    pub(crate) fn check_chain(&self, sender: &ObjectId) -> Result<(), Refusal> {
         if *sender == self.id || self.ancestors.contains(sender) {
             let above = self.ancestors.iter().take_while(|ancestor| *ancestor != sender);
             let mut circle: Vec<_> = std::iter::once(&self.id).chain(above).cloned().collect();

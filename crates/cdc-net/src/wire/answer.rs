@@ -48,7 +48,7 @@ pub enum Failure {
 #[serde(deny_unknown_fields)]
 struct Failed {
     version: u32,
-    error: Failure,
+    failure: Failure,
 }
 
 /// The text of an answer.
@@ -72,7 +72,7 @@ pub fn decode_answer(text: &[u8]) -> Result<Answer, WireError> {
 /// The text of a failure.
 #[must_use]
 pub fn encode_failure(failure: Failure) -> Vec<u8> {
-    super::encode(&Failed { version: VERSION, error: failure })
+    super::encode(&Failed { version: VERSION, failure })
 }
 
 /// A failure.
@@ -81,5 +81,5 @@ pub fn encode_failure(failure: Failure) -> Vec<u8> {
 ///
 /// Whatever is wrong with it.
 pub fn decode_failure(text: &[u8]) -> Result<Failure, WireError> {
-    super::decode("failure", text, |document: &Failed| document.version).map(|document| document.error)
+    super::decode("failure", text, |document: &Failed| document.version).map(|document| document.failure)
 }

@@ -9,6 +9,8 @@ mod chains;
 #[cfg(test)]
 mod filters;
 #[cfg(test)]
+mod granting;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lost_parent;
