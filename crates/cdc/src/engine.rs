@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc_iceberg::Storage;
 use cdc_model::{ObjectId, Sequence};
-use cdc_net::{Env, Loopback, Tokio, Transport};
+use cdc_net::{Env, Http, HttpOptions, HttpServer, Loopback, Reach, ServeOptions, Tokio, Transport};
 use cdc_relay::Stages;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -87,6 +88,10 @@ impl<E: Env> CdcBuilder<E> {
             Ok((project, lock))
         });
         let (project, lock) = opened.await?;
+        let remote = match remote {
+            Some(remote) => remote,
+            None => over_http(&env, &project.settings)?,
+        };
         let (alive, ended) = mpsc::channel(1);
         Ok(Cdc {
             inner: Arc::new(Inner {
@@ -94,6 +99,7 @@ impl<E: Env> CdcBuilder<E> {
                 env,
                 net: Loopback::new(),
                 remote,
+                stop: watch::Sender::new(false),
                 objects: Mutex::new(BTreeMap::new()),
                 opening: tokio::sync::Mutex::new(()),
                 news: watch::Sender::new(0),
@@ -125,7 +131,9 @@ pub(crate) struct Inner<E: Env> {
     pub(crate) env: E,
     net: Loopback,
     /// Reaches parents that another process serves.
-    remote: Option<Arc<dyn Transport>>,
+    remote: Arc<dyn Transport>,
+    /// Set to end what is not of one object.
+    stop: watch::Sender<bool>,
     objects: Mutex<BTreeMap<ObjectId, Arc<Shared<E>>>>,
     /// Held while objects are opened, so that none is opened twice.
     opening: tokio::sync::Mutex<()>,
@@ -140,6 +148,17 @@ pub(crate) struct Inner<E: Env> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The transport to the objects that the settings say are elsewhere.
+fn over_http<E: Env>(env: &E, settings: &Settings) -> Result<Arc<dyn Transport>> {
+    let answer_timeout = Duration::from_millis(settings.link.answer_timeout_ms);
+    let options = HttpOptions { call_timeout: answer_timeout, ..HttpOptions::default() };
+    let http = Http::new(env.clone(), Reach::Loopback, options);
+    for (object, address) in &settings.remotes {
+        http.set_endpoint(object.clone(), *address)?;
+    }
+    Ok(Arc::new(http))
 }
 
 /// Runs a job off the asynchronous workers.
@@ -176,7 +195,27 @@ impl<E: Env> Cdc<E> {
         &self.inner.project
     }
 
-    /// Hands requests of other processes to the objects that are open here.
+    /// Serves the objects that are open here to other processes over HTTP until the engine stops. Port 0 takes a free
+    /// one. Gives the address taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`] for an address that is taken or that other machines reach: nobody is authenticated so far.
+    pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr> {
+        let inner = &self.inner;
+        let alive = lock(&inner.alive).clone().ok_or(Error::ShutDown)?;
+        let options = ServeOptions::default();
+        let server = HttpServer::bind(inner.env.clone(), address, Reach::Loopback, options).await?;
+        let taken = server.address();
+        let (objects, stop) = (inner.net.clone(), inner.stop.subscribe());
+        inner.env.spawn(async move {
+            server.serve(objects, stop).await;
+            drop(alive);
+        });
+        Ok(taken)
+    }
+
+    /// Hands requests of other processes to the objects that are open here, for a transport of one's own.
     #[must_use]
     pub fn inboxes(&self) -> Loopback {
         self.inner.net.clone()
@@ -257,9 +296,9 @@ impl<E: Env> Cdc<E> {
         if let Some(parent) = object.spec.context.clone() {
             let parent_settled = self.opened(&parent).map(|parent| parent.settled.subscribe());
             let is_here = inner.project.registry.is_here(&parent)?;
-            let transport: Arc<dyn Transport> = match inner.remote.as_ref().filter(|_| !is_here) {
-                Some(remote) => Arc::clone(remote),
-                None => Arc::new(inner.net.clone()),
+            let transport: Arc<dyn Transport> = match is_here {
+                true => Arc::new(inner.net.clone()),
+                false => Arc::clone(&inner.remote),
             };
             let options = inner.project.settings.link.clone();
             let uplink = Uplink { object: Arc::clone(&object), parent, parent_settled, transport, options };
@@ -413,6 +452,7 @@ impl<E: Env> Cdc<E> {
 
 impl<E: Env> Inner<E> {
     fn signal_stop(&self) {
+        self.stop.send_replace(true);
         drop(lock(&self.alive).take());
         for (id, object) in lock(&self.objects).iter() {
             self.net.withdraw(id);

@@ -21,6 +21,9 @@ pub enum Error {
     /// A link's settings or a stage's name are not acceptable.
     #[error(transparent)]
     Relay(#[from] cdc_relay::Error),
+    /// An address cannot be listened on, or not be connected to.
+    #[error(transparent)]
+    Http(#[from] cdc_net::HttpError),
     /// A value from outside does not decode.
     #[error(transparent)]
     Value(#[from] cdc_model::Error),
@@ -156,6 +159,7 @@ impl Error {
             Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,
             Self::Panicked { .. } => Remedy::Bug,
             Self::Value(_)
+            | Self::Http(_)
             | Self::Sqlite(_)
             | Self::UnknownObject { .. }
             | Self::UnknownParent { .. }
