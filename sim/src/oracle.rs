@@ -151,7 +151,6 @@ impl Oracle {
             objects,
             by_id,
             dirty: BTreeSet::new(),
-            broken: None,
             turn: 0,
             begun: 0,
             commits: 0,
