@@ -620,7 +620,8 @@ impl<'p> World<'p> {
         let path = self.paths.get(object).expect("an object of this world");
         let disk = &self.processes.get(host).expect("a host of this world").disk;
         // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk.
-        if lock(&self.oracle).is_writing(object) || !disk.is_synced(path) {
+        let is_settled = self.healed || disk.is_synced(path);
+        if lock(&self.oracle).is_writing(object) || !is_settled {
             lock(&self.oracle).dirty.insert(object);
             return Ok(());
         }
