@@ -21,6 +21,9 @@ const REOPEN_AFTER: Duration = Duration::from_millis(50);
 /// Longest pause between two rounds of a consumer.
 const CONSUME_PAUSE_MAX: Duration = Duration::from_millis(300);
 
+/// How long a child waits for an answer: short, so that trouble of a second is long.
+pub(crate) const ANSWER_TIMEOUT_MS: u64 = 400;
+
 /// Archived at the latest after this long.
 const ARCHIVE_INTERVAL_MS: u64 = 2_000;
 
@@ -34,15 +37,23 @@ pub(crate) struct Host {
     pub(crate) random: Random,
     pub(crate) oracle: Arc<Mutex<Oracle>>,
     pub(crate) storage: Option<Storage>,
-    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) news: mpsc::UnboundedSender<News>,
+}
+
+/// How a process reaches others and is reached by them.
+pub(crate) trait Net<E>: Send + 'static {
+    /// What carries requests to objects of other processes.
+    fn transport(&self, env: &E) -> Arc<dyn Transport>;
+
+    /// From now on others reach the objects of this process.
+    fn serve(self, env: &E, inboxes: Loopback);
 }
 
 /// What a process tells the world.
 #[derive(Debug)]
 pub(crate) enum News {
     /// It serves its objects.
-    Up { host: usize, inboxes: Loopback, orders: mpsc::UnboundedSender<Order> },
+    Up { host: usize, orders: mpsc::UnboundedSender<Order> },
     /// An object is open.
     Opened { object: usize },
     /// Something could not be opened; it is tried again.
@@ -73,16 +84,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Host {
     /// Lives until it is killed.
-    pub(crate) async fn live<E: Env>(self, env: E) {
+    pub(crate) async fn live<E: Env>(self, env: E, net: impl Net<E>) {
+        let transport = net.transport(&env);
         let cdc = loop {
-            match self.open(&env).await {
+            match self.open(&env, &transport).await {
                 Ok(cdc) => break cdc,
                 Err(error) => self.failed(&error),
             }
             env.sleep(REOPEN_AFTER).await;
         };
         let (orders, mut inbox) = mpsc::unbounded_channel();
-        self.tell(News::Up { host: self.host, inboxes: cdc.inboxes(), orders });
+        net.serve(&env, cdc.inboxes());
+        self.tell(News::Up { host: self.host, orders });
         let objects = self.open_objects(&cdc, &env).await;
         self.start_writers(&env, &objects);
         self.start_consumers(&env, &objects);
@@ -108,9 +121,9 @@ impl Host {
         self.tell(News::Failed { host: self.host, reason: chain(error) });
     }
 
-    async fn open<E: Env>(&self, env: &E) -> cdc::Result<Cdc<E>> {
+    async fn open<E: Env>(&self, env: &E, transport: &Arc<dyn Transport>) -> cdc::Result<Cdc<E>> {
         let builder = Cdc::builder_in(&self.folder, env.clone()).settings(self.settings());
-        let builder = builder.transport(Arc::clone(&self.transport));
+        let builder = builder.transport(Arc::clone(transport));
         match &self.storage {
             Some(storage) => builder.store(storage.clone()).open().await,
             None => builder.open().await,
@@ -290,7 +303,7 @@ fn link(options: &Options) -> LinkOptions {
         batch_size: options.link.batch_size,
         batch_timeout_ms: options.link.batch_timeout_ms,
         batch_bytes_max: options.link.batch_bytes_max,
-        answer_timeout_ms: 400,
+        answer_timeout_ms: ANSWER_TIMEOUT_MS,
         backoff_base_ms: 20,
         backoff_max_ms: 500,
         breaker_failures: 5,

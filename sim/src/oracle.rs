@@ -146,20 +146,16 @@ impl Oracle {
         };
         let objects = (0..places.len()).map(known).collect();
         let by_id = places.iter().enumerate().map(|(at, place)| (place.id.clone(), at)).collect();
-        Self {
-            places,
-            objects,
-            by_id,
-            dirty: BTreeSet::new(),
-            turn: 0,
-            begun: 0,
-            commits: 0,
-            facts: 0,
-        }
+        Self { places, objects, by_id, dirty: BTreeSet::new(), turn: 0, begun: 0, commits: 0, facts: 0 }
     }
 
     pub(crate) fn index(&self, id: &ObjectId) -> Option<usize> {
         self.by_id.get(id).copied()
+    }
+
+    /// The process that serves an object.
+    pub(crate) fn host_of(&self, id: &ObjectId) -> Option<usize> {
+        self.index(id).map(|at| self.place(at).host)
     }
 
     pub(crate) fn place(&self, at: usize) -> &Place {

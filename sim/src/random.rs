@@ -65,3 +65,9 @@ impl Random {
         items.get(place).expect("there is nothing to pick from")
     }
 }
+
+/// A hash with one more number in it.
+pub(crate) const fn mixed(hash: u64, with: u64) -> u64 {
+    let mixed = (hash.rotate_left(23) ^ with).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
+}

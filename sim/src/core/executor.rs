@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::random::Random;
+use crate::random::{Random, mixed};
 
 /// What lives and dies together: one life of one host. Zero is the world itself, which never dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -280,12 +280,6 @@ impl State {
         self.trace = mixed(mixed(self.trace, now), what);
         Some(item)
     }
-}
-
-/// A hash with one more number in it.
-pub(crate) const fn mixed(hash: u64, with: u64) -> u64 {
-    let mixed = (hash.rotate_left(23) ^ with).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ (mixed >> 29)
 }
 
 impl fmt::Debug for Executor {

@@ -4,5 +4,5 @@
 mod env;
 mod executor;
 mod network;
-mod world;
-pub use world::{Outcome, run};
+mod runner;
+pub use runner::run;

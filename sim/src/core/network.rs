@@ -8,63 +8,34 @@ use cdc_model::{Answer, ObjectId};
 use cdc_net::{Call, Loopback, Request, Transport, TransportError};
 use tokio::sync::oneshot;
 
+use crate::core::env::SimEnv;
 use crate::core::executor::{Domain, Executor};
+use crate::host::Net;
 use crate::oracle::Oracle;
 use crate::plan::NetworkRates;
 use crate::random::Random;
-
-/// A host of the world.
-pub(crate) type Host = usize;
-
-/// What befell messages so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NetworkCounts {
-    pub(crate) sent: u64,
-    pub(crate) lost_requests: u64,
-    pub(crate) repeated: u64,
-    /// Answers that were lost after the receiver had committed.
-    pub(crate) lost_acks: u64,
-    /// Partitions that stopped a batch.
-    pub(crate) partitions: u64,
-}
+use crate::world::{HostIndex, Traffic};
 
 #[derive(Debug)]
 struct State {
     random: Random,
     rates: NetworkRates,
-    serves: BTreeMap<ObjectId, Host>,
     /// The inboxes of hosts that are up.
-    up: BTreeMap<Host, Loopback>,
-    /// Pairs that do not reach each other, until when, and whether a batch has met it.
-    partitions: BTreeMap<(Host, Host), (Duration, bool)>,
-    counts: NetworkCounts,
+    up: BTreeMap<HostIndex, Loopback>,
 }
 
 /// The network of a world.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     executor: Executor,
-    oracle: Arc<Mutex<Oracle>>,
+    traffic: Traffic,
     state: Arc<Mutex<State>>,
 }
 
 impl Network {
-    pub(crate) fn new(
-        executor: Executor,
-        oracle: Arc<Mutex<Oracle>>,
-        random: Random,
-        rates: NetworkRates,
-        serves: BTreeMap<ObjectId, Host>,
-    ) -> Self {
-        let state = State {
-            random,
-            rates,
-            serves,
-            up: BTreeMap::new(),
-            partitions: BTreeMap::new(),
-            counts: NetworkCounts::default(),
-        };
-        Self { executor, oracle, state: Arc::new(Mutex::new(state)) }
+    pub(crate) fn new(executor: Executor, traffic: Traffic, random: Random) -> Self {
+        let state = State { random, rates: NetworkRates::default(), up: BTreeMap::new() };
+        Self { executor, traffic, state: Arc::new(Mutex::new(state)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,15 +43,11 @@ impl Network {
     }
 
     /// The network as one host sees it.
-    pub(crate) fn of(&self, host: Host) -> HostNetwork {
-        HostNetwork { network: self.clone(), host }
+    pub(crate) fn of(&self, host: HostIndex, oracle: Arc<Mutex<Oracle>>) -> HostNetwork {
+        HostNetwork { network: self.clone(), host, oracle }
     }
 
-    pub(crate) fn set_up(&self, host: Host, inboxes: Loopback) {
-        self.lock().up.insert(host, inboxes);
-    }
-
-    pub(crate) fn set_down(&self, host: Host) {
+    pub(crate) fn set_down(&self, host: HostIndex) {
         self.lock().up.remove(&host);
     }
 
@@ -88,66 +55,13 @@ impl Network {
         self.lock().rates = rates;
     }
 
-    pub(crate) fn part(&self, one: Host, other: Host, until: Duration) {
-        self.lock().partitions.insert(pair(one, other), (until, false));
-    }
-
-    pub(crate) fn heal(&self) {
-        self.lock().partitions.clear();
-    }
-
-    pub(crate) fn counts(&self) -> NetworkCounts {
-        self.lock().counts
-    }
-
     /// Whether a message passes now; a batch that does not makes its partition count.
-    fn passes(&self, one: Host, other: Host, is_batch: bool) -> bool {
-        let now = self.executor.now();
-        let mut state = self.lock();
-        let Some((until, met)) = state.partitions.get_mut(&pair(one, other)) else { return true };
-        if now >= *until {
-            state.partitions.remove(&pair(one, other));
-            return true;
+    fn passes(&self, one: HostIndex, other: HostIndex, is_batch: bool) -> bool {
+        let parted = self.traffic.is_parted(one, other);
+        if parted && is_batch {
+            self.traffic.batch_stopped(one, other, self.executor.now());
         }
-        let first = is_batch && !std::mem::replace(met, *met || is_batch);
-        state.counts.partitions += u64::from(first);
-        false
-    }
-
-    /// Carries one copy of a request and its answer back.
-    async fn carry(self, from: Host, to: ObjectId, request: Request, way: Option<Way>) {
-        let is_batch = matches!(request, Request::Batch(_));
-        let (host, delay) = {
-            let mut state = self.lock();
-            (state.serves.get(&to).copied(), state.delay())
-        };
-        self.executor.sleep(delay).await;
-        let Some(host) = host else { return answer(way, Err(TransportError::Unreachable { object: to })) };
-        if !self.passes(from, host, is_batch) {
-            return;
-        }
-        let inboxes = self.lock().up.get(&host).cloned();
-        let Some(inboxes) = inboxes else {
-            return answer(way, Err(TransportError::Unreachable { object: to }));
-        };
-        let sender = request.sender().clone();
-        let answered = inboxes.call(&to, request).await;
-        if let Ok(answered) = &answered {
-            lock(&self.oracle).answered(&to, &sender, answered);
-        }
-        let (delay, lost) = {
-            let mut state = self.lock();
-            let lost = way.is_some() && state.is_lost();
-            (state.delay(), lost)
-        };
-        self.executor.sleep(delay).await;
-        let passes = self.passes(host, from, is_batch);
-        let took = is_batch && answered.as_ref().is_ok_and(|answered| answered.refusal.is_none());
-        if lost || !passes {
-            self.lock().counts.lost_acks += u64::from(took && way.is_some());
-            return;
-        }
-        answer(way, answered);
+        !parted
     }
 }
 
@@ -162,10 +76,6 @@ fn answer(way: Option<Way>, answered: Result<Answer, TransportError>) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-const fn pair(one: Host, other: Host) -> (Host, Host) {
-    if one < other { (one, other) } else { (other, one) }
 }
 
 impl State {
@@ -183,32 +93,80 @@ impl State {
 #[derive(Clone, Debug)]
 pub(crate) struct HostNetwork {
     network: Network,
-    host: Host,
+    host: HostIndex,
+    oracle: Arc<Mutex<Oracle>>,
+}
+
+impl HostNetwork {
+    /// Carries one copy of a request and its answer back.
+    async fn carry(self, to: ObjectId, request: Request, way: Option<Way>) {
+        let Self { network, host: from, oracle } = self;
+        let is_batch = matches!(request, Request::Batch(_));
+        let host = lock(&oracle).host_of(&to);
+        let delay = network.lock().delay();
+        network.executor.sleep(delay).await;
+        let Some(host) = host else { return answer(way, Err(TransportError::Unreachable { object: to })) };
+        if !network.passes(from, host, is_batch) {
+            return;
+        }
+        let inboxes = network.lock().up.get(&host).cloned();
+        let Some(inboxes) = inboxes else {
+            return answer(way, Err(TransportError::Unreachable { object: to }));
+        };
+        let sender = request.sender().clone();
+        let answered = inboxes.call(&to, request).await;
+        if let Ok(answered) = &answered {
+            lock(&oracle).answered(&to, &sender, answered);
+        }
+        let (delay, lost) = {
+            let mut state = network.lock();
+            let lost = way.is_some() && state.is_lost();
+            (state.delay(), lost)
+        };
+        network.executor.sleep(delay).await;
+        let passes = network.passes(host, from, is_batch);
+        let took = is_batch && answered.as_ref().is_ok_and(|answered| answered.refusal.is_none());
+        if lost || !passes {
+            network.traffic.count(|counts| counts.lost_acks += u64::from(took && way.is_some()));
+            return;
+        }
+        answer(way, answered);
+    }
+}
+
+impl Net<SimEnv> for HostNetwork {
+    fn transport(&self, _env: &SimEnv) -> Arc<dyn Transport> {
+        Arc::new(self.clone())
+    }
+
+    fn serve(self, _env: &SimEnv, inboxes: Loopback) {
+        self.network.lock().up.insert(self.host, inboxes);
+    }
 }
 
 impl Transport for HostNetwork {
     fn call(&self, to: &ObjectId, request: Request) -> Call {
-        let (network, from, to) = (self.network.clone(), self.host, to.clone());
         let (lost, repeats) = {
-            let mut state = network.lock();
+            let mut state = self.network.lock();
             let repeats = state.random.between(1, 10_000) <= state.rates.repeat_per_10_000;
-            let lost = state.is_lost();
-            state.counts.sent += 1;
-            state.counts.lost_requests += u64::from(lost);
-            state.counts.repeated += u64::from(repeats);
-            (lost, repeats)
+            (state.is_lost(), repeats)
         };
+        self.network.traffic.count(|counts| {
+            counts.sent += 1;
+            counts.lost_requests += u64::from(lost);
+            counts.repeated += u64::from(repeats);
+        });
         // What is on the way arrives also when its sender is gone.
-        let carry = |network: Network, way| {
-            let task = network.clone().carry(from, to.clone(), request.clone(), way);
-            network.executor.spawn(Domain::WORLD, task);
+        let carry = |way| {
+            let task = self.clone().carry(to.clone(), request.clone(), way);
+            self.network.executor.spawn(Domain::WORLD, task);
         };
         if repeats {
-            carry(network.clone(), None);
+            carry(None);
         }
         let (way, answered) = oneshot::channel();
         if !lost {
-            carry(network.clone(), Some(way));
+            carry(Some(way));
         }
         Box::pin(async move {
             match answered.await {

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::over_env::{Io, Spawner, Ticker};
 use super::{HttpError, Reach};
-use crate::{Env, Loopback, wire};
+use crate::{Env, Transport, wire};
 
 mod handler;
 use handler::Handler;
@@ -98,11 +98,12 @@ impl<E: Env> HttpServer<E> {
         self.address
     }
 
-    /// Serves the objects until `stop` is true or its sender is gone. Then no more connections are accepted, requests
-    /// under way have their time to end, and when this returns no connection is left.
-    pub async fn serve(mut self, objects: Loopback, stop: watch::Receiver<bool>) {
+    /// Serves the objects, which are those of a [`Loopback`](crate::Loopback), until `stop` is true or its sender is
+    /// gone. Then no more connections are accepted, requests under way have their time to end, and when this returns no
+    /// connection is left.
+    pub async fn serve(mut self, objects: impl Transport, stop: watch::Receiver<bool>) {
         let places = Arc::new(Semaphore::new(usize::try_from(self.options.connections_max).unwrap_or(1)));
-        let handler = Arc::new(Handler::new(self.env.clone(), objects, self.options.clone()));
+        let handler = Arc::new(Handler::new(self.env.clone(), Box::new(objects), self.options.clone()));
         let ticker = Ticker::new(self.env.clone());
         let mut stopped = pin!(stopped(stop.clone()));
         loop {

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::ServeOptions;
 use crate::http::client::chain;
 use crate::wire::{self, Failure, Kind, WireError};
-use crate::{Env, Loopback, Transport as _, TransportError};
+use crate::{Env, Transport, TransportError};
 
 /// Texts larger than this are unpacked and read off the asynchronous workers.
 const INLINE_BYTES_MAX: usize = 1 << 20;
@@ -29,7 +29,7 @@ const REASON_BYTES_MAX: usize = 500;
 #[derive(Debug)]
 pub(super) struct Handler<E> {
     env: E,
-    objects: Loopback,
+    objects: Box<dyn Transport>,
     options: ServeOptions,
     requests: Semaphore,
     memory: Arc<Semaphore>,
@@ -43,7 +43,7 @@ struct Arrived {
 }
 
 impl<E: Env> Handler<E> {
-    pub(super) fn new(env: E, objects: Loopback, options: ServeOptions) -> Self {
+    pub(super) fn new(env: E, objects: Box<dyn Transport>, options: ServeOptions) -> Self {
         let requests = Semaphore::new(usize::try_from(options.requests_max).unwrap_or(1));
         let pieces = (options.memory_bytes_max / PIECE_BYTES).min(Semaphore::MAX_PERMITS);
         Self { env, objects, options, requests, memory: Arc::new(Semaphore::new(pieces)) }

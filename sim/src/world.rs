@@ -1,3 +1,10 @@
+//! The world of a plan, whatever runs its processes: what befalls them, what is looked at, how it ends.
+
+mod runner;
+pub(crate) use runner::{Life, Runner};
+mod traffic;
+pub(crate) use traffic::{HostIndex, Traffic};
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -5,21 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc_iceberg::Storage;
-use cdc_model::{Clock, Timestamp, fault};
+use cdc_model::fault;
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checks::{Looks, Tables, check_end, check_fold, what_is_missing};
-use crate::core::env::{SimEnv, UNIX_MS};
-use crate::core::executor::{Domain, Executor, mixed};
-use crate::core::network::Network;
 use crate::disk::{self, CrashMode, Disk, Faults};
 use crate::failure::{Broken, Failure, ensure};
 use crate::host::{Host, News, Order};
+use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::plan::{DiskRates, Fault, FaultKind, FaultPlan, NetworkRates, StoreRates};
-use crate::random::Random;
+use crate::random::{Random, mixed};
 use crate::store::{HostStore, SimStore, StoreFaults};
 use crate::topology;
 
@@ -29,9 +34,6 @@ const LIVENESS_MAX: Duration = Duration::from_secs(180);
 
 /// How often is asked whether everything has arrived.
 const ARRIVAL_ASKED_EVERY: Duration = Duration::from_millis(500);
-
-/// Steps between two looks into a file.
-const STEPS_PER_LOOK: u64 = 128;
 
 /// Objects whose replay is held against what was written, at the end.
 const FOLDS_MAX: usize = 3;
@@ -48,7 +50,7 @@ const WAREHOUSE: &str = "sim://warehouse";
 pub struct Outcome {
     /// A hash over every step, message, disk and store operation and row.
     pub trace: u64,
-    /// Steps of the executor.
+    /// Steps of the runner.
     pub steps: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
@@ -66,30 +68,12 @@ pub struct Outcome {
     pub sites: BTreeMap<&'static str, (u64, u64)>,
 }
 
-/// Runs a plan from the beginning to the end.
-///
-/// # Errors
-///
-/// The promise that was not kept, with its story.
-pub fn run(plan: &FaultPlan) -> Result<Outcome, Box<Failure>> {
-    let mut story = VecDeque::new();
-    let outcome = World::new(plan).and_then(|mut world| {
-        let done = world.go().map(|()| world.outcome());
-        story = std::mem::take(&mut world.story);
-        world.shut();
-        done
-    });
-    outcome.map_err(|Broken { promise, saw }| {
-        let story = story.into_iter().collect::<Vec<_>>().join("\n");
-        Box::new(Failure { seed: plan.seed, promise, saw, story })
-    })
-}
-
 /// What is to be done at a simulated time.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Fault(FaultKind),
     Start(usize),
+    Mend(usize, usize),
     RoomAgain(usize),
     StoreBack,
 }
@@ -102,8 +86,7 @@ struct Process {
     folder: PathBuf,
     skew_ms: Arc<AtomicI64>,
     life: u64,
-    /// The running life, if it is up.
-    domain: Option<Domain>,
+    is_up: bool,
     orders: Option<mpsc::UnboundedSender<Order>>,
     /// How the armed crash ends it, and how long it is down.
     armed: Option<(bool, Duration)>,
@@ -112,10 +95,12 @@ struct Process {
     opened: BTreeSet<usize>,
 }
 
-struct World<'p> {
+/// A plan as it runs.
+pub(crate) struct World<'p, R> {
     plan: &'p FaultPlan,
-    executor: Executor,
-    network: Network,
+    runner: R,
+    traffic: Traffic,
+    steps: u64,
     oracle: Arc<Mutex<Oracle>>,
     looks: Looks,
     store: Option<SimStore>,
@@ -123,7 +108,11 @@ struct World<'p> {
     processes: Vec<Process>,
     copies: BTreeMap<usize, disk::FileCopy>,
     paths: Vec<PathBuf>,
-    events: Arc<Mutex<Vec<Event>>>,
+    /// What is to be done, by its time and the order in which it was thought of.
+    events: BTreeMap<(Duration, u64), Event>,
+    planned: u64,
+    /// Until when pairs of hosts are parted.
+    parted: BTreeMap<(usize, usize), Duration>,
     news: mpsc::UnboundedReceiver<News>,
     tell: mpsc::UnboundedSender<News>,
     crashes: Random,
@@ -138,8 +127,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'p> World<'p> {
-    fn new(plan: &'p FaultPlan) -> Result<Self, Broken> {
+impl<'p, R: Runner> World<'p, R> {
+    /// Runs a plan from the beginning to the end.
+    pub(crate) fn run(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Outcome, Box<Failure>> {
+        let mut story = VecDeque::new();
+        let outcome = Self::new(plan, runner, traffic).and_then(|mut world| {
+            let done = world.go().map(|()| world.outcome());
+            story = std::mem::take(&mut world.story);
+            world.shut();
+            done
+        });
+        outcome.map_err(|Broken { promise, saw }| {
+            let story = story.into_iter().collect::<Vec<_>>().join("\n");
+            Box::new(Failure { seed: plan.seed, promise, saw, story })
+        })
+    }
+
+    fn new(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Self, Broken> {
         let (seed, options) = (plan.seed, &plan.options);
         disk::install(seed);
         fault::plant(Some(fault::Faults {
@@ -149,16 +153,8 @@ impl<'p> World<'p> {
             mutant: plan.mutant.clone(),
         }));
         let folder = new_folder()?;
-        let executor = Executor::new(Random::stream(seed, "schedule"));
         let places = topology::draw(seed, options);
-        let serves = places.iter().map(|place| (place.id.clone(), place.host)).collect();
-        let store = options.archive_percent.map(|_| {
-            let shown = executor.clone();
-            let clock = Clock::from_fn(move || {
-                Timestamp::new(UNIX_MS + i64::try_from(shown.now().as_millis()).unwrap_or(i64::MAX))
-            });
-            SimStore::new(seed, clock)
-        });
+        let store = options.archive_percent.map(|_| SimStore::new(seed, runner.clock()));
         let paths: Vec<PathBuf> = places
             .iter()
             .map(|place| {
@@ -176,7 +172,7 @@ impl<'p> World<'p> {
                 folder: root,
                 skew_ms: Arc::default(),
                 life: 0,
-                domain: None,
+                is_up: false,
                 orders: None,
                 armed: None,
                 put_back: None,
@@ -186,12 +182,12 @@ impl<'p> World<'p> {
         let processes = processes.collect::<Result<Vec<_>, std::io::Error>>()?;
         let tables = Tables::new(&places);
         let oracle = Arc::new(Mutex::new(Oracle::new(seed, places)));
-        let random = Random::stream(seed, "network");
-        let network = Network::new(executor.clone(), Arc::clone(&oracle), random, options.network, serves);
         let (tell, news) = mpsc::unbounded_channel();
         Ok(Self {
             plan,
-            network,
+            runner,
+            traffic,
+            steps: 0,
             oracle,
             looks: Looks::new(paths.clone()),
             store,
@@ -199,7 +195,9 @@ impl<'p> World<'p> {
             processes,
             copies: BTreeMap::new(),
             paths,
-            events: Arc::default(),
+            events: BTreeMap::new(),
+            planned: 0,
+            parted: BTreeMap::new(),
             news,
             tell,
             crashes: Random::stream(seed, "crash"),
@@ -208,7 +206,6 @@ impl<'p> World<'p> {
             counts: BTreeMap::new(),
             last_failure: BTreeMap::new(),
             folder,
-            executor,
         })
     }
 
@@ -216,15 +213,16 @@ impl<'p> World<'p> {
         for Fault { at_ms, kind } in self.plan.faults.clone() {
             self.at(Duration::from_millis(at_ms), Event::Fault(kind));
         }
+        self.runner.set_rates(self.plan.options.network);
         self.set_faults(true);
         for host in 0..self.processes.len() {
             self.start(host)?;
         }
         self.run_until(self.plan.options.trouble())?;
         self.heal()?;
-        let healed_at = self.executor.now();
+        let healed_at = self.runner.now();
         loop {
-            self.run_until(self.executor.now() + ARRIVAL_ASKED_EVERY)?;
+            self.run_until(self.runner.now() + ARRIVAL_ASKED_EVERY)?;
             self.look_at_all()?;
             let missing = match self.not_open() {
                 Some(missing) => Some(missing),
@@ -235,7 +233,7 @@ impl<'p> World<'p> {
                 None => self.not_archived()?,
             };
             let Some(missing) = missing else { break };
-            let late = self.executor.now() - healed_at > LIVENESS_MAX;
+            let late = self.runner.now() - healed_at > LIVENESS_MAX;
             if late {
                 let saw = self.with_failures(missing);
                 return Err(Broken { promise: "what is written arrives", saw });
@@ -248,14 +246,14 @@ impl<'p> World<'p> {
     }
 
     fn outcome(&mut self) -> Outcome {
-        let (steps, trace) = self.executor.trace();
+        let (steps, trace) = self.runner.trace();
         let mut counts = self.counts.clone();
-        let network = self.network.counts();
-        counts.insert("messages", network.sent);
-        counts.insert("lost requests", network.lost_requests);
-        counts.insert("repeated requests", network.repeated);
-        counts.insert("lost acks", network.lost_acks);
-        counts.insert("partitions", network.partitions);
+        let traffic = self.traffic.counts();
+        counts.insert("messages", traffic.sent);
+        counts.insert("lost requests", traffic.lost_requests);
+        counts.insert("repeated requests", traffic.repeated);
+        counts.insert("lost acks", traffic.lost_acks);
+        counts.insert("partitions", traffic.partitions);
         let mut trace = trace;
         let mut commits = 0;
         for process in &self.processes {
@@ -292,7 +290,7 @@ impl<'p> World<'p> {
         Outcome {
             trace,
             steps,
-            simulated_ms: u64::try_from(self.executor.now().as_millis()).unwrap_or(u64::MAX),
+            simulated_ms: u64::try_from(self.runner.now().as_millis()).unwrap_or(u64::MAX),
             transactions: oracle.commits,
             events: oracle.facts,
             rows: self.looks.rows,
@@ -302,21 +300,16 @@ impl<'p> World<'p> {
         }
     }
 
-    fn at(&self, time: Duration, event: Event) {
-        let events = Arc::clone(&self.events);
-        let after = time.saturating_sub(self.executor.now());
-        self.executor.run_after(Domain::WORLD, after, Box::new(move || lock(&events).push(event)));
+    fn at(&mut self, time: Duration, event: Event) {
+        self.planned += 1;
+        self.events.insert((time, self.planned), event);
     }
 
     fn note(&mut self, what: impl Into<String>) {
         if self.story.len() == STORY_MAX {
             self.story.pop_front();
         }
-        self.story.push_back(format!(
-            "{:>10.3} ms  {}",
-            self.executor.now().as_secs_f64() * 1e3,
-            what.into()
-        ));
+        self.story.push_back(format!("{:>10.3} ms  {}", self.runner.now().as_secs_f64() * 1e3, what.into()));
     }
 
     fn count(&mut self, what: &'static str) {
@@ -324,22 +317,34 @@ impl<'p> World<'p> {
     }
 
     fn run_until(&mut self, until: Duration) -> Result<(), Broken> {
-        let mut steps = 0_u64;
-        while self.executor.step(until) {
-            steps += 1;
-            self.bury()?;
-            let events = std::mem::take(&mut *lock(&self.events));
-            for event in events {
-                self.handle(event)?;
-            }
-            while let Ok(news) = self.news.try_recv() {
-                self.hear(news)?;
-            }
-            if steps.is_multiple_of(STEPS_PER_LOOK) {
-                self.look_at_one()?;
+        loop {
+            let next = self.events.first_key_value().map_or(until, |((due, _), _)| until.min(*due));
+            if self.runner.step(next) {
+                self.after_step()?;
+            } else if !self.handle_due()? && self.runner.now() >= until {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    fn after_step(&mut self) -> Result<(), Broken> {
+        self.bury()?;
+        while let Ok(news) = self.news.try_recv() {
+            self.hear(news)?;
+        }
+        self.steps += 1;
+        if self.steps.is_multiple_of(R::STEPS_PER_LOOK) { self.look_at_one() } else { Ok(()) }
+    }
+
+    /// Whether there was anything.
+    fn handle_due(&mut self) -> Result<bool, Broken> {
+        let mut any = false;
+        while let Some(due) = self.events.first_entry().filter(|due| due.key().0 <= self.runner.now()) {
+            let event = due.remove();
+            self.handle(event)?;
+            any = true;
+        }
+        Ok(any)
     }
 
     fn set_faults(&self, trouble: bool) {
@@ -373,7 +378,7 @@ impl<'p> World<'p> {
     fn start(&mut self, host: usize) -> Result<(), Broken> {
         let options = &self.plan.options;
         let process = self.processes.get_mut(host).expect("a host of this world");
-        if process.domain.is_some() {
+        if process.is_up {
             return Ok(());
         }
         if let Some(object) = process.put_back.take() {
@@ -384,8 +389,7 @@ impl<'p> World<'p> {
             }
         }
         process.life += 1;
-        let domain = Domain(u64::try_from(host).unwrap_or(u64::MAX) << 32 | process.life);
-        process.domain = Some(domain);
+        process.is_up = true;
         process.opened.clear();
         let life = usize::try_from(process.life).unwrap_or(usize::MAX);
         let random = Random::stream(self.plan.seed, "host").branch(host).branch(life);
@@ -393,40 +397,34 @@ impl<'p> World<'p> {
             self.store.as_ref().map(|store| store.for_host(u32::try_from(host).unwrap_or(u32::MAX)));
         let storage = process.store.as_ref().map(|store| Storage::over(Arc::new(store.clone()), WAREHOUSE));
         let delay = Duration::from_micros(options.job_delay_max_us);
-        let env = SimEnv::new(
-            self.executor.clone(),
-            domain,
-            process.disk.clone(),
-            Arc::clone(&process.skew_ms),
-            random.branch(1),
-            delay,
-        );
-        let host = Host {
+        let machine =
+            Machine::new(process.disk.clone(), Arc::clone(&process.skew_ms), random.branch(1), delay);
+        let shell = Host {
             host,
             folder: process.folder.clone(),
             options: options.clone(),
             random: random.branch(2),
             oracle: Arc::clone(&self.oracle),
             storage,
-            transport: Arc::new(self.network.of(host)),
             news: self.tell.clone(),
         };
-        self.executor.spawn(domain, host.live(env));
+        self.runner.start(Life { host, number: process.life, shell, machine });
         Ok(())
     }
 
     /// Ends a process at once.
     fn crash(&mut self, host: usize, power: bool, down: Duration) -> Result<(), Broken> {
         let process = self.processes.get_mut(host).expect("a host of this world");
-        let Some(domain) = process.domain.take() else { return Ok(()) };
+        if !std::mem::take(&mut process.is_up) {
+            return Ok(());
+        }
         process.armed = None;
         process.orders = None;
         process.disk.kill();
         if let Some(store) = &process.store {
             store.kill();
         }
-        self.network.set_down(host);
-        self.executor.kill(domain);
+        self.runner.end(host, power);
         let ours: Vec<usize> = {
             let mut oracle = lock(&self.oracle);
             let places = oracle.places.iter().enumerate();
@@ -445,7 +443,7 @@ impl<'p> World<'p> {
         self.count("crashes");
         let how = if power { "loses power" } else { "is killed" };
         self.note(format!("host {host} {how}: {lost} operations lost, {torn} torn; down for {down:?}"));
-        self.at(self.executor.now() + down, Event::Start(host));
+        self.at(self.runner.now() + down, Event::Start(host));
         Ok(())
     }
 
@@ -468,6 +466,10 @@ impl<'p> World<'p> {
                 self.note(format!("host {host} starts"));
                 self.start(host)
             }
+            Event::Mend(one, other) => {
+                self.mend(one, other);
+                Ok(())
+            }
             Event::RoomAgain(host) => {
                 self.process(host).disk.set_capacity(None);
                 Ok(())
@@ -481,12 +483,22 @@ impl<'p> World<'p> {
         }
     }
 
+    /// Two hosts reach each other again, unless another partition lasts longer.
+    fn mend(&mut self, one: usize, other: usize) {
+        let now = self.runner.now();
+        if self.parted.get(&(one, other)).is_some_and(|until| *until <= now) {
+            self.parted.remove(&(one, other));
+            self.traffic.mend(one, other, now);
+            self.runner.mend(one, other);
+        }
+    }
+
     fn process(&mut self, host: usize) -> &mut Process {
         self.processes.get_mut(host).expect("a host of this world")
     }
 
     fn befall(&mut self, fault: FaultKind) -> Result<(), Broken> {
-        let now = self.executor.now();
+        let now = self.runner.now();
         match fault {
             FaultKind::Crash { host, operation, power, down_ms } => {
                 let down = Duration::from_millis(down_ms);
@@ -494,13 +506,19 @@ impl<'p> World<'p> {
                     return self.crash(host, power, down);
                 }
                 let process = self.process(host);
-                if process.domain.is_some() {
+                if process.is_up {
                     process.armed = Some((power, down));
                     process.disk.crash_at(operation);
                 }
             }
             FaultKind::Partition { one, other, for_ms } => {
-                self.network.part(one, other, now + Duration::from_millis(for_ms));
+                let (one, other, until) =
+                    (one.min(other), one.max(other), now + Duration::from_millis(for_ms));
+                if self.parted.insert((one, other), until).is_none() {
+                    self.traffic.part(one, other);
+                    self.runner.part(one, other);
+                }
+                self.at(until, Event::Mend(one, other));
                 self.note(format!("hosts {one} and {other} are parted for {for_ms} ms"));
             }
             FaultKind::DiskFull { host, room, for_ms } => {
@@ -567,19 +585,22 @@ impl<'p> World<'p> {
     fn is_open(&self, object: usize) -> bool {
         let host = lock(&self.oracle).place(object).host;
         let process = self.processes.get(host).expect("a host of this world");
-        process.domain.is_some() && process.opened.contains(&object) && !process.disk.is_dead()
+        process.is_up && process.opened.contains(&object) && !process.disk.is_dead()
     }
 
     fn hear(&mut self, news: News) -> Result<(), Broken> {
         match news {
-            News::Up { host, inboxes, orders } => {
+            News::Up { host, .. } | News::Failed { host, .. } if !self.process(host).is_up => Ok(()),
+            News::Up { host, orders } => {
                 self.process(host).orders = Some(orders);
-                self.network.set_up(host, inboxes);
                 self.note(format!("host {host} is up"));
                 Ok(())
             }
             News::Opened { object } => {
                 let host = lock(&self.oracle).place(object).host;
+                if !self.process(host).is_up {
+                    return Ok(());
+                }
                 self.process(host).opened.insert(object);
                 self.quietly(host, |looks, oracle| {
                     oracle.dirty.remove(&object);
@@ -667,8 +688,12 @@ impl<'p> World<'p> {
     fn heal(&mut self) -> Result<(), Broken> {
         self.note("everything heals");
         self.healed = true;
-        self.network.heal();
-        self.network.set_rates(NetworkRates { delay_max_us: 2_000, ..NetworkRates::default() });
+        let now = self.runner.now();
+        for (one, other) in std::mem::take(&mut self.parted).into_keys() {
+            self.traffic.mend(one, other, now);
+            self.runner.mend(one, other);
+        }
+        self.runner.set_rates(NetworkRates { delay_max_us: 2_000, ..NetworkRates::default() });
         self.set_faults(false);
         let mutant = self.plan.mutant.clone();
         fault::plant(Some(fault::Faults { mutant, ..fault::Faults::default() }));
@@ -709,17 +734,17 @@ impl<'p> World<'p> {
     }
 
     /// Asks a process and lets the world go on until it has answered.
-    fn ask<R>(&mut self, host: usize, order: impl FnOnce(oneshot::Sender<R>) -> Order) -> Result<R, Broken> {
+    fn ask<A>(&mut self, host: usize, order: impl FnOnce(oneshot::Sender<A>) -> Order) -> Result<A, Broken> {
         let (way, mut answered) = oneshot::channel();
         let orders = self.process(host).orders.clone();
         let sent = orders.is_some_and(|orders| orders.send(order(way)).is_ok());
         ensure(sent, "what is written arrives", || format!("host {host} takes no orders"))?;
-        let until = self.executor.now() + LIVENESS_MAX;
-        while self.executor.now() < until {
+        let until = self.runner.now() + LIVENESS_MAX;
+        while self.runner.now() < until {
             if let Ok(answer) = answered.try_recv() {
                 return Ok(answer);
             }
-            self.run_until(self.executor.now() + Duration::from_millis(10))?;
+            self.run_until(self.runner.now() + Duration::from_millis(10))?;
         }
         Err(Broken { promise: "what is written arrives", saw: format!("host {host} does not answer") })
     }
@@ -756,13 +781,10 @@ impl<'p> World<'p> {
     /// Ends all processes, so that nothing of this world is left.
     fn shut(mut self) {
         for host in 0..self.processes.len() {
-            let process = self.process(host);
-            process.disk.kill();
-            if let Some(domain) = process.domain.take() {
-                self.executor.kill(domain);
-            }
+            self.process(host).disk.kill();
+            self.runner.end(host, false);
         }
-        self.executor.kill(Domain::WORLD);
+        self.runner.shut();
         // What lies in memory goes with the folder.
         drop(self.folder.close());
     }
