@@ -107,6 +107,8 @@ pub(crate) struct World<'p, R> {
     tables: Tables,
     processes: Vec<Process>,
     copies: BTreeMap<usize, disk::FileCopy>,
+    /// What each file was when it was last looked at.
+    looked_at: BTreeMap<usize, (u64, u64)>,
     paths: Vec<PathBuf>,
     /// What is to be done, by its time and the order in which it was thought of.
     events: BTreeMap<(Duration, u64), Event>,
@@ -194,6 +196,7 @@ impl<'p, R: Runner> World<'p, R> {
             tables,
             processes,
             copies: BTreeMap::new(),
+            looked_at: BTreeMap::new(),
             paths,
             events: BTreeMap::new(),
             planned: 0,
@@ -641,11 +644,16 @@ impl<'p, R: Runner> World<'p, R> {
         let path = self.paths.get(object).expect("an object of this world");
         let disk = &self.processes.get(host).expect("a host of this world").disk;
         // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk.
-        let is_settled = self.healed || disk.is_synced(path);
+        let (is_settled, version) = (self.healed || disk.is_synced(path), disk.version(path));
+        let is_known = self.looked_at.get(&object) == Some(&version);
+        if is_known && !lock(&self.oracle).dirty.contains(&object) {
+            return Ok(());
+        }
         if lock(&self.oracle).is_writing(object) || !is_settled {
             lock(&self.oracle).dirty.insert(object);
             return Ok(());
         }
+        self.looked_at.insert(object, version);
         self.quietly(host, |looks, oracle| {
             oracle.dirty.remove(&object);
             looks.look(oracle, object)

@@ -116,6 +116,15 @@ impl Disk {
         wal.or_else(|| state.folders.find(&path)).is_none_or(|inode| inode.inner().body.is_synced())
     }
 
+    /// Changes when a database's file or WAL does.
+    #[must_use]
+    pub fn version(&self, path: &Path) -> (u64, u64) {
+        let Some(path) = process::full_path(path) else { return (0, 0) };
+        let state = self.shared.state();
+        let changes = |path: &str| state.folders.find(path).map_or(0, |inode| inode.inner().body.changes());
+        (changes(&path), changes(&format!("{path}-wal")))
+    }
+
     /// A hash of the names and bytes of all files.
     #[must_use]
     pub fn image_hash(&self) -> u64 {
