@@ -133,16 +133,21 @@ impl<'p, R: Runner> World<'p, R> {
     /// Runs a plan from the beginning to the end.
     pub(crate) fn run(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Outcome, Box<Failure>> {
         let mut story = VecDeque::new();
-        let outcome = Self::new(plan, runner, traffic).and_then(|mut world| {
-            let done = world.go().map(|()| world.outcome());
+        let mut reached = Outcome::default();
+        let done = Self::new(plan, runner, traffic).and_then(|mut world| {
+            let done = world.go();
+            reached = world.outcome();
             story = std::mem::take(&mut world.story);
             world.shut();
             done
         });
-        outcome.map_err(|Broken { promise, saw }| {
-            let story = story.into_iter().collect::<Vec<_>>().join("\n");
-            Box::new(Failure { seed: plan.seed, promise, saw, story })
-        })
+        match done {
+            Ok(()) => Ok(reached),
+            Err(Broken { promise, saw }) => {
+                let story = story.into_iter().collect::<Vec<_>>().join("\n");
+                Err(Box::new(Failure { seed: plan.seed, promise, saw, story, outcome: reached }))
+            }
+        }
     }
 
     fn new(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Self, Broken> {
