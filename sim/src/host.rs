@@ -8,6 +8,7 @@ use cdc::{Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Loopback, Transport};
+use futures_util::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::oracle::Oracle;
@@ -89,6 +90,7 @@ impl Host {
         let resting = Arc::new(Mutex::new(false));
         self.start_writers(&env, &objects, &resting);
         self.start_consumers(&env, &objects, &resting);
+        self.start_readers(&env, &objects, &resting);
         while let Some(order) = inbox.recv().await {
             match order {
                 Order::Rest => *lock(&resting) = true,
@@ -126,7 +128,11 @@ impl Host {
         let elsewhere = oracle.places.iter().filter(|place| place.host != self.host);
         // The address is not used: this world brings its own transport.
         let remotes = elsewhere.map(|place| (place.id.clone(), ([127, 0, 0, 1], 1).into())).collect();
-        Settings { link: link(&self.options), archive: self.storage.as_ref().map(|_| self.archive()), remotes }
+        Settings {
+            link: link(&self.options),
+            archive: self.storage.as_ref().map(|_| self.archive()),
+            remotes,
+        }
     }
 
     fn archive(&self) -> ArchiveSettings {
@@ -226,7 +232,9 @@ impl Host {
             let written = object.write(move |tx| Ok(transaction.run(tx)?)).await;
             let committed = match written {
                 Ok(()) => Some(true),
-                Err(cdc::Error::Log(cdc::LogError::GivenUp { reason })) if reason == ON_PURPOSE => Some(false),
+                Err(cdc::Error::Log(cdc::LogError::GivenUp { reason })) if reason == ON_PURPOSE => {
+                    Some(false)
+                }
                 Err(_) => None,
             };
             lock(&self.oracle).ended(*at, committed);
@@ -247,6 +255,25 @@ impl Host {
                     // What fails comes again with the next round.
                     drop(consume(&object).await);
                     lock(&oracle).dirty.insert(at);
+                }
+            });
+        }
+    }
+
+    /// Somebody reads along in batches and goes on after the cursor he has kept, whatever becomes of this process.
+    fn start_readers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)], resting: &Arc<Mutex<bool>>) {
+        let read: Vec<_> = {
+            let oracle = lock(&self.oracle);
+            objects.iter().filter(|(at, _)| oracle.place(*at).consumes).cloned().collect()
+        };
+        for (at, object) in read {
+            let (mut random, ours) = (self.random.branch(READERS).branch(at), env.clone());
+            let (oracle, resting) = (Arc::clone(&self.oracle), Arc::clone(resting));
+            env.spawn(async move {
+                while !*lock(&resting) {
+                    ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
+                    // What fails comes again with the next round.
+                    drop(read_along(&object, at, &oracle, random.between(1, 4)).await);
                 }
             });
         }
@@ -273,6 +300,26 @@ async fn consume<E: Env>(object: &Object<E>) -> cdc::Result<()> {
         Ok(())
     });
     consumer.batch_size(7).run().await.map(drop)
+}
+
+/// The stream of random numbers of those who read along.
+const READERS: usize = usize::MAX / 2;
+
+/// Reads some batches after the cursor that was kept.
+async fn read_along<E: Env>(
+    object: &Object<E>,
+    at: usize,
+    oracle: &Mutex<Oracle>,
+    batches: u64,
+) -> cdc::Result<()> {
+    let Some(cursor) = lock(oracle).reads_after(at) else { return Ok(()) };
+    let replay = object.reader().await?.replay().after(cursor).batch_size(5).with_schema_changes();
+    let mut stream = replay.stream();
+    for _ in 0..batches {
+        let Some(batch) = stream.try_next().await? else { break };
+        lock(oracle).read(at, &batch.records, batch.cursor);
+    }
+    Ok(())
 }
 
 async fn fold<E: Env>(object: &Object<E>) -> cdc::Result<Vec<FoldedDocument>> {

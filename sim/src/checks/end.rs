@@ -24,6 +24,13 @@ pub(crate) fn what_is_missing(oracle: &Oracle) -> Option<String> {
         if decided < known.rows.len() {
             return Some(format!("object {parent} holds {decided} of {} rows of {at}", known.rows.len()));
         }
+        let mark = oracle.objects.get(parent).and_then(|above| above.marks.get(&at)).copied();
+        if mark.unwrap_or_default() < number(known.rows.len()) {
+            return Some(format!(
+                "object {parent} has decided about {mark:?} of {} rows of {at}",
+                known.rows.len()
+            ));
+        }
     }
     None
 }
@@ -58,7 +65,8 @@ fn check_effects(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Br
 
 /// A count counts every event of a child that it was to count, once.
 fn check_counts(oracle: &Oracle, at: usize) -> Result<(), Broken> {
-    let Some(known) = oracle.objects.get(at).filter(|_| oracle.place(at).counts && !oracle.is_rewound(at)) else {
+    let Some(known) = oracle.objects.get(at).filter(|_| oracle.place(at).counts && !oracle.is_rewound(at))
+    else {
         return Ok(());
     };
     let counts = known.counted.ids(COUNTS);
@@ -101,7 +109,11 @@ pub(crate) fn check_fold(oracle: &Oracle, at: usize, folded: Vec<FoldedDocument>
     let differs = keys.into_iter().find(|key| found.get(*key) != meant.get(*key));
     ensure(differs.is_none(), "a replay adds up to what was written", || {
         let differs = differs.cloned().unwrap_or_default();
-        format!("object {at}: {differs:?} is {:?}, written was {:?}", found.get(&differs), meant.get(&differs))
+        format!(
+            "object {at}: {differs:?} is {:?}, written was {:?}",
+            found.get(&differs),
+            meant.get(&differs)
+        )
     })
 }
 

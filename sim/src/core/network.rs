@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdc_model::{Answer, ObjectId};
+use cdc_model::{Answer, Batch, Digest, ObjectId, Timestamp};
 use cdc_net::{Call, Loopback, Request, Transport, TransportError};
 use tokio::sync::oneshot;
 
 use crate::core::executor::{Domain, Executor};
+use crate::failure::ensure;
 use crate::oracle::Oracle;
 use crate::plan::NetworkRates;
 use crate::random::Random;
@@ -26,6 +27,8 @@ pub(crate) struct NetworkCounts {
     pub(crate) lost_acks: u64,
     /// Partitions that stopped a batch.
     pub(crate) partitions: u64,
+    /// Batches of clones.
+    pub(crate) clones: u64,
 }
 
 #[derive(Debug)]
@@ -37,7 +40,25 @@ struct State {
     up: BTreeMap<Host, Loopback>,
     /// Pairs that do not reach each other, until when, and whether a batch has met it.
     partitions: BTreeMap<(Host, Host), (Duration, bool)>,
+    /// The batch that each sender sent last.
+    last: BTreeMap<ObjectId, Batch>,
     counts: NetworkCounts,
+}
+
+/// Who sends a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Host(Host),
+    /// A clone of an object, in the place of its host: nothing it sends may be taken.
+    Clone(Host),
+}
+
+impl From {
+    const fn host(self) -> Host {
+        match self {
+            Self::Host(host) | Self::Clone(host) => host,
+        }
+    }
 }
 
 /// The network of a world.
@@ -62,6 +83,7 @@ impl Network {
             serves,
             up: BTreeMap::new(),
             partitions: BTreeMap::new(),
+            last: BTreeMap::new(),
             counts: NetworkCounts::default(),
         };
         Self { executor, oracle, state: Arc::new(Mutex::new(state)) }
@@ -121,8 +143,9 @@ impl Network {
     }
 
     /// Carries one copy of a request and its answer back.
-    async fn carry(self, from: Host, to: ObjectId, request: Request, way: Option<Way>) {
+    async fn carry(self, sent_by: From, to: ObjectId, request: Request, way: Option<Way>) {
         let is_batch = matches!(request, Request::Batch(_));
+        let from = sent_by.host();
         let (host, delay) = {
             let mut state = self.lock();
             (state.serves.get(&to).copied(), state.delay())
@@ -139,7 +162,12 @@ impl Network {
         let sender = request.sender().clone();
         let answered = inboxes.call(&to, request).await;
         if let Ok(answered) = &answered {
-            lock(&self.oracle).answered(&to, &sender, answered);
+            let mut oracle = lock(&self.oracle);
+            oracle.answered(&to, &sender, answered);
+            let refused = matches!(sent_by, From::Host(_)) || answered.refusal.is_some();
+            oracle.note(ensure(refused, "a log that diverged is refused", || {
+                format!("{to} has taken a batch of a clone of {sender}")
+            }));
         }
         let (delay, lost) = {
             let mut state = self.lock();
@@ -180,6 +208,38 @@ impl State {
         self.random.time(most)
     }
 
+    /// What a clone of the sender sends beside this request, if it does: a batch of the same place, one that begins
+    /// where the last did, or the last again, each of a history of its own.
+    fn clone_of(&mut self, request: &Request) -> Option<Request> {
+        let Request::Batch(batch) = request else { return None };
+        let batch = Some(batch).filter(|batch| batch.is_dense() && !batch.records.is_empty())?;
+        let last = self.last.insert(batch.sender.clone(), batch.clone());
+        let last = last.filter(|last| last.through == batch.after && last.generation == batch.generation);
+        if self.rates.clones_per_10_000 == 0 || self.random.between(1, 10_000) > self.rates.clones_per_10_000
+        {
+            return None;
+        }
+        self.counts.clones += 1;
+        let mut clone = batch.clone();
+        match (last, self.random.between(0, 2)) {
+            (Some(last), 1) => {
+                clone.after = last.after;
+                clone.records.splice(0..0, last.records);
+            }
+            (Some(last), 2) => clone = last,
+            _ => clone.after.digest = Digest::of(b"another past"),
+        }
+        let end = clone.records.len() - 1;
+        for (at, record) in clone.records.iter_mut().enumerate() {
+            let later = i64::from(at >= end.min(1));
+            record.origin_timestamp = Timestamp::new(record.origin_timestamp.get() + later);
+            record.timestamp = Timestamp::new(record.timestamp.get() + later);
+        }
+        clone.through.digest =
+            clone.records.iter().fold(clone.after.digest, |digest, record| record.digest(digest));
+        Some(Request::Batch(clone))
+    }
+
     fn is_lost(&mut self) -> bool {
         self.random.between(1, 10_000) <= self.rates.loss_per_10_000
     }
@@ -195,26 +255,31 @@ pub(crate) struct HostNetwork {
 impl Transport for HostNetwork {
     fn call(&self, to: &ObjectId, request: Request) -> Call {
         let (network, from, to) = (self.network.clone(), self.host, to.clone());
-        let (lost, repeats) = {
+        let is_rewound = lock(&network.oracle).any_rewound();
+        let (lost, repeats, clone) = {
             let mut state = network.lock();
+            let clone = state.clone_of(&request).filter(|_| !is_rewound);
             let repeats = state.random.between(1, 10_000) <= state.rates.repeat_per_10_000;
             let lost = state.is_lost();
             state.counts.sent += 1;
             state.counts.lost_requests += u64::from(lost);
             state.counts.repeated += u64::from(repeats);
-            (lost, repeats)
+            (lost, repeats, clone)
         };
         // What is on the way arrives also when its sender is gone.
-        let carry = |network: Network, way| {
-            let task = network.clone().carry(from, to.clone(), request.clone(), way);
+        let carry = |sent_by, request: &Request, way| {
+            let task = network.clone().carry(sent_by, to.clone(), request.clone(), way);
             network.executor.spawn(Domain::WORLD, task);
         };
+        if let Some(clone) = clone {
+            carry(From::Clone(from), &clone, None);
+        }
         if repeats {
-            carry(network.clone(), None);
+            carry(From::Host(from), &request, None);
         }
         let (way, answered) = oneshot::channel();
         if !lost {
-            carry(network.clone(), Some(way));
+            carry(From::Host(from), &request, Some(way));
         }
         Box::pin(async move {
             match answered.await {

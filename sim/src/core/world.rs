@@ -10,7 +10,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::checks::{Looks, Tables, check_end, check_fold, what_is_missing};
+use crate::checks::{Above, Claim, Looks, Tables, check_end, check_fold, check_settled, what_is_missing};
 use crate::core::env::{SimEnv, UNIX_MS};
 use crate::core::executor::{Domain, Executor, mixed};
 use crate::core::network::Network;
@@ -32,6 +32,18 @@ const ARRIVAL_ASKED_EVERY: Duration = Duration::from_millis(500);
 
 /// Steps between two looks into a file.
 const STEPS_PER_LOOK: u64 = 128;
+
+/// Steps between two notes of what was called settled.
+const STEPS_PER_CLAIM: u64 = 16;
+
+/// Notes of what was called settled that wait to be held against the logs.
+const CLAIMS_MAX: usize = 10_000;
+
+/// Steps between two looks into an archive.
+const STEPS_PER_TABLE: u64 = 4096;
+
+/// Steps between two occasions for somebody else to commit to a table.
+const STEPS_PER_FOREIGN: u64 = 256;
 
 /// Objects whose replay is held against what was written, at the end.
 const FOLDS_MAX: usize = 3;
@@ -122,11 +134,13 @@ struct World<'p> {
     tables: Tables,
     processes: Vec<Process>,
     copies: BTreeMap<usize, disk::FileCopy>,
+    claims: Vec<Claim>,
     paths: Vec<PathBuf>,
     events: Arc<Mutex<Vec<Event>>>,
     news: mpsc::UnboundedReceiver<News>,
     tell: mpsc::UnboundedSender<News>,
     crashes: Random,
+    foreign: Random,
     healed: bool,
     story: VecDeque<String>,
     counts: BTreeMap<&'static str, u64>,
@@ -198,11 +212,13 @@ impl<'p> World<'p> {
             tables,
             processes,
             copies: BTreeMap::new(),
+            claims: Vec::new(),
             paths,
             events: Arc::default(),
             news,
             tell,
             crashes: Random::stream(seed, "crash"),
+            foreign: Random::stream(seed, "foreign commits"),
             healed: false,
             story: VecDeque::new(),
             counts: BTreeMap::new(),
@@ -228,7 +244,11 @@ impl<'p> World<'p> {
             self.look_at_all()?;
             let missing = match self.not_open() {
                 Some(missing) => Some(missing),
-                None => what_is_missing(&lock(&self.oracle)),
+                None => {
+                    let claims = std::mem::take(&mut self.claims);
+                    claims.iter().try_for_each(|claim| check_settled(&lock(&self.oracle), claim))?;
+                    what_is_missing(&lock(&self.oracle))
+                }
             };
             let missing = match missing {
                 Some(missing) => Some(missing),
@@ -256,6 +276,7 @@ impl<'p> World<'p> {
         counts.insert("repeated requests", network.repeated);
         counts.insert("lost acks", network.lost_acks);
         counts.insert("partitions", network.partitions);
+        counts.insert("batches of clones", network.clones);
         let mut trace = trace;
         let mut commits = 0;
         for process in &self.processes {
@@ -288,6 +309,7 @@ impl<'p> World<'p> {
             trace = known.rows.iter().fold(trace, |trace, row| mixed(trace, row.hash));
         }
         counts.insert("looks", self.looks.looks);
+        counts.insert("records read along", oracle.records_read);
         let sites = fault::sites().into_iter().map(|(name, site)| (name, (site.passed, site.fired)));
         Outcome {
             trace,
@@ -334,6 +356,17 @@ impl<'p> World<'p> {
             if steps.is_multiple_of(STEPS_PER_LOOK) {
                 self.look_at_one()?;
             }
+            if steps.is_multiple_of(STEPS_PER_CLAIM) {
+                self.note_claim()?;
+            }
+            if steps.is_multiple_of(STEPS_PER_FOREIGN) {
+                self.commit_foreign();
+            }
+            if steps.is_multiple_of(STEPS_PER_TABLE)
+                && let Some(store) = &self.store
+            {
+                self.tables.check_next(store, &lock(&self.oracle))?;
+            }
         }
         Ok(())
     }
@@ -353,7 +386,7 @@ impl<'p> World<'p> {
                 ..Faults::default()
             });
         }
-        let StoreRates { errors, lost_acks, throttled } =
+        let StoreRates { errors, lost_acks, throttled, .. } =
             if trouble { self.plan.options.store } else { StoreRates::default() };
         if let Some(store) = &self.store {
             let faults =
@@ -583,14 +616,14 @@ impl<'p> World<'p> {
     }
 
     /// Looks into files of a host whose disk does not fail meanwhile.
-    fn quietly(
+    fn quietly<R: Default>(
         &mut self,
         host: usize,
-        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
+        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<R, Broken>,
+    ) -> Result<R, Broken> {
         let disk = self.process(host).disk.clone();
         if disk.is_dead() {
-            return Ok(());
+            return Ok(R::default());
         }
         let faults = disk.faults();
         disk.set_faults(Faults { capacity_bytes: None, ..Faults::default() });
@@ -641,6 +674,34 @@ impl<'p> World<'p> {
             Some(object) => self.look(object),
             None => Ok(()),
         }
+    }
+
+    /// Now and then somebody else commits to a table, while the trouble lasts.
+    fn commit_foreign(&mut self) {
+        let Some(store) = self.store.as_ref().filter(|_| !self.healed) else { return };
+        let often = self.foreign.between(1, 10_000) <= self.plan.options.store.foreign_commits;
+        if often && self.tables.commit_foreign(store, &mut self.foreign) {
+            self.count("foreign commits");
+        }
+    }
+
+    /// Notes how far the logs and archives above are that an answer has called something settled in.
+    fn note_claim(&mut self) -> Result<(), Broken> {
+        let Some(((_, child), position)) = lock(&self.oracle).claims.pop_first() else { return Ok(()) };
+        let chain: Vec<usize> = lock(&self.oracle).above(child).collect();
+        if self.claims.len() == CLAIMS_MAX || !chain.iter().all(|at| self.is_open(*at)) {
+            return Ok(());
+        }
+        let mut above = Vec::new();
+        for at in chain {
+            let host = lock(&self.oracle).place(at).host;
+            let tail = self.quietly(host, |looks, _| looks.tail(at))?;
+            let archived = self.store.as_ref().and_then(|store| self.tables.watermark(store, at));
+            above.push(Above { at, tail, archived });
+        }
+        self.claims.push(Claim { child, position, above });
+        self.count("claims of settled");
+        Ok(())
     }
 
     fn look_at_all(&mut self) -> Result<(), Broken> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cdc_model::Clock;
 use object_store::path::Path;
-use object_store::{Attributes, Error, Result};
+use object_store::{Attributes, Error, PutMode, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::random::Random;
@@ -143,6 +143,14 @@ impl SimStore {
         let folder = Path::parse(folder).expect("a folder is a path");
         let state = self.lock();
         state.objects.below(&folder).map(|(path, bytes)| (path.to_string(), bytes.clone())).collect()
+    }
+
+    /// Creates an object if there is none, as another user of the store does. Gives whether there was none.
+    pub(crate) fn create(&self, path: &str, bytes: Bytes) -> bool {
+        let Ok(path) = Path::parse(path) else { return false };
+        let mut state = self.lock();
+        let now = state.clock.now();
+        state.objects.put(&path, bytes, PutMode::Create, Attributes::default(), now).is_ok()
     }
 
     /// Puts bytes behind everybody's back: damage, planted on purpose.
