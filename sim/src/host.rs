@@ -8,6 +8,7 @@ use cdc::{Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Loopback, Transport};
+use futures_util::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::oracle::Oracle;
@@ -99,6 +100,7 @@ impl Host {
         let objects = self.open_objects(&cdc, &env).await;
         self.start_writers(&env, &objects);
         self.start_consumers(&env, &objects);
+        self.start_readers(&env, &objects);
         while let Some(order) = inbox.recv().await {
             match order {
                 Order::Troubles(way) => drop(way.send(self.troubles(&cdc))),
@@ -258,6 +260,25 @@ impl Host {
         }
     }
 
+    /// Somebody reads along in batches and goes on after the cursor he has kept, whatever becomes of this process.
+    fn start_readers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
+        let read: Vec<_> = {
+            let oracle = lock(&self.oracle);
+            objects.iter().filter(|(at, _)| oracle.place(*at).consumes).cloned().collect()
+        };
+        for (at, object) in read {
+            let (mut random, ours) = (self.random.branch(READERS).branch(at), env.clone());
+            let oracle = Arc::clone(&self.oracle);
+            env.spawn(async move {
+                loop {
+                    ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
+                    // What fails comes again with the next round.
+                    drop(read_along(&object, at, &oracle, random.between(1, 4)).await);
+                }
+            });
+        }
+    }
+
     fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, String)> {
         let oracle = lock(&self.oracle);
         let troubles = cdc.troubles().into_iter();
@@ -279,6 +300,26 @@ async fn consume<E: Env>(object: &Object<E>) -> cdc::Result<()> {
         Ok(())
     });
     consumer.batch_size(7).run().await.map(drop)
+}
+
+/// The stream of random numbers of those who read along.
+const READERS: usize = usize::MAX / 2;
+
+/// Reads some batches after the cursor that was kept.
+async fn read_along<E: Env>(
+    object: &Object<E>,
+    at: usize,
+    oracle: &Mutex<Oracle>,
+    batches: u64,
+) -> cdc::Result<()> {
+    let Some(cursor) = lock(oracle).reads_after(at) else { return Ok(()) };
+    let replay = object.reader().await?.replay().after(cursor).batch_size(5).with_schema_changes();
+    let mut stream = replay.stream();
+    for _ in 0..batches {
+        let Some(batch) = stream.try_next().await? else { break };
+        lock(oracle).read(at, &batch.records, batch.cursor);
+    }
+    Ok(())
 }
 
 async fn fold<E: Env>(object: &Object<E>) -> cdc::Result<Vec<FoldedDocument>> {

@@ -1,9 +1,10 @@
 //! Everything the world knows of what must be true, apart from the system: what was written, what was answered and
 //! what the logs have shown so far. Shares no code with the logs or the replay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use cdc_model::{Answer, ObjectId};
+use cdc_model::{Answer, Cursor, ObjectId, Record};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::documents::{Documents, Fact};
 use crate::failure::{Broken, ensure};
@@ -31,6 +32,14 @@ pub(crate) struct Known {
     pub(crate) taken: BTreeMap<usize, Taken>,
     /// By child: the most that was answered.
     pub(crate) answered: BTreeMap<usize, u64>,
+    /// By child: the most that was called settled in an answer.
+    pub(crate) settled: BTreeMap<usize, u64>,
+    /// By child: the mark its log had when it was looked at.
+    pub(crate) marks: BTreeMap<usize, u64>,
+    /// The cursor of the one who reads along.
+    pub(crate) read_to: Cursor,
+    /// Rows he was given that its log has not shown so far: their places and what they hash to.
+    pub(crate) read: VecDeque<(u64, u64)>,
     /// What its stage has counted, by the documents it wrote.
     pub(crate) counted: Documents,
     /// What an older copy of its files was put in the place of, if that was done.
@@ -65,8 +74,8 @@ pub(crate) struct Copied {
 #[derive(Debug)]
 pub(crate) struct Rewound {
     /// The rows that both histories have.
-    fork: usize,
-    rows: Vec<Row>,
+    pub(crate) fork: usize,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// One row of a log: whose event it is and what its bytes hash to.
@@ -75,6 +84,8 @@ pub(crate) struct Row {
     pub(crate) origin: usize,
     pub(crate) origin_sequence: u64,
     pub(crate) hash: u64,
+    /// When the event happened, by its origin's clock, in milliseconds.
+    pub(crate) timestamp: i64,
     pub(crate) class: Class,
     /// Kept back by a stage of the object in whose log it lies.
     pub(crate) kept_back: bool,
@@ -119,10 +130,15 @@ pub(crate) struct Oracle {
     by_id: BTreeMap<ObjectId, usize>,
     /// Objects that something has happened to since they were looked at.
     pub(crate) dirty: BTreeSet<usize>,
+    /// What was called settled since it was last checked: parent, child, and the child's position.
+    pub(crate) claims: BTreeMap<(usize, usize), u64>,
+    /// The first promise found broken outside of a look.
+    pub(crate) broken: Option<Broken>,
     turn: usize,
     pub(crate) begun: u64,
     pub(crate) commits: u64,
     pub(crate) facts: u64,
+    pub(crate) records_read: u64,
 }
 
 impl Oracle {
@@ -139,6 +155,10 @@ impl Oracle {
                 rows: Vec::new(),
                 taken: BTreeMap::new(),
                 answered: BTreeMap::new(),
+                settled: BTreeMap::new(),
+                marks: BTreeMap::new(),
+                read_to: Cursor::START,
+                read: VecDeque::new(),
                 counted: Documents::default(),
                 rewound: None,
                 copy: None,
@@ -146,7 +166,19 @@ impl Oracle {
         };
         let objects = (0..places.len()).map(known).collect();
         let by_id = places.iter().enumerate().map(|(at, place)| (place.id.clone(), at)).collect();
-        Self { places, objects, by_id, dirty: BTreeSet::new(), turn: 0, begun: 0, commits: 0, facts: 0 }
+        Self {
+            places,
+            objects,
+            by_id,
+            dirty: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            broken: None,
+            turn: 0,
+            begun: 0,
+            commits: 0,
+            facts: 0,
+            records_read: 0,
+        }
     }
 
     pub(crate) fn index(&self, id: &ObjectId) -> Option<usize> {
@@ -230,7 +262,45 @@ impl Oracle {
         let known = self.known(parent);
         let most = known.answered.entry(child).or_default();
         *most = mark.max(*most);
+        let settled = known.settled.entry(child).or_default();
+        if answer.settled.get() > *settled {
+            *settled = answer.settled.get();
+            self.claims.insert((parent, child), answer.settled.get());
+        }
         self.dirty.insert(parent);
+    }
+
+    /// Where the one who reads along goes on; `None` for a log that was rewound.
+    pub(crate) fn reads_after(&self, at: usize) -> Option<Cursor> {
+        self.objects.get(at).filter(|known| known.rewound.is_none()).map(|known| known.read_to)
+    }
+
+    /// The one who reads along was given these records: the next ones, each once.
+    pub(crate) fn read(&mut self, at: usize, records: &[Record], cursor: Cursor) {
+        let known = self.known(at);
+        if known.rewound.is_some() {
+            return;
+        }
+        let mut next = known.read_to.sequence.get() + 1;
+        let mut expected = true;
+        for record in records {
+            expected &= record.sequence.get() == next;
+            known.read.push_back((next, row_hash(record.body.as_str(), record.origin_timestamp.get())));
+            next += 1;
+        }
+        expected &= cursor.sequence.get() + 1 == next;
+        let from = std::mem::replace(&mut known.read_to, cursor);
+        self.records_read += number(records.len());
+        self.dirty.insert(at);
+        self.note(ensure(expected, "a replay gives each record once, in order", || {
+            let given: Vec<_> = records.iter().map(|record| record.sequence.get()).collect();
+            format!("object {at}: after {from:?} it gave {given:?} up to {cursor:?}")
+        }));
+    }
+
+    /// The object's ancestors, nearest first.
+    pub(crate) fn above(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(self.place(at).parent, |at| self.place(*at).parent)
     }
 
     /// An object's files are those of its copy again, on purpose.
@@ -246,7 +316,10 @@ impl Oracle {
         known.counted = Documents::default();
         known.doubt = None;
         known.rewound = Some(Rewound { fork, rows });
+        known.read.clear();
         known.answered.clear();
+        known.settled.clear();
+        known.marks.clear();
         for taken in known.taken.values_mut() {
             taken.pairs.retain(|(_, own)| usize::try_from(*own).is_ok_and(|own| own <= fork));
             taken.through = taken.pairs.last().map_or(0, |(child, _)| usize::try_from(*child).unwrap_or(0));
@@ -277,6 +350,13 @@ impl Oracle {
 
     pub(crate) fn is_rewound(&self, at: usize) -> bool {
         self.objects.get(at).is_some_and(|known| known.rewound.is_some())
+    }
+
+    /// Notes the first promise found broken outside of a look.
+    pub(crate) fn note(&mut self, checked: Result<(), Broken>) {
+        if let (None, Err(broken)) = (&self.broken, checked) {
+            self.broken = Some(broken);
+        }
     }
 
     /// Holds a parent's row against its child's log: it must be the next that was not kept back.
@@ -344,11 +424,22 @@ impl Known {
         }
     }
 
+    /// The last of the first `upto` rows that goes on to the parent; 0 when none does.
+    pub(crate) fn last_sent(&self, upto: u64) -> u64 {
+        let first = self.rows.iter().take(usize::try_from(upto).unwrap_or(usize::MAX));
+        number(first.collect::<Vec<_>>().iter().rposition(|row| !row.kept_back).map_or(0, |at| at + 1))
+    }
+
     /// How many of the rows a parent that has decided about `through` of them need not wait for any more.
     pub(crate) fn decided(&self, through: usize) -> usize {
         let kept_back = self.rows.iter().skip(through).take_while(|row| row.kept_back).count();
         through + kept_back
     }
+}
+
+/// What a row hashes to: its bytes, and when its event happened.
+pub(crate) fn row_hash(body: &str, timestamp: i64) -> u64 {
+    xxh3_64_with_seed(body.as_bytes(), timestamp.cast_unsigned())
 }
 
 pub(crate) fn number(count: usize) -> u64 {

@@ -90,6 +90,9 @@ pub struct NetworkRates {
     pub repeat_per_10_000: u64,
     /// The longest way.
     pub delay_max_us: u64,
+    /// Of ten thousand batches, how many a clone of their sender sends as well, with a history of its own.
+    #[serde(default)]
+    pub clones_per_10_000: u64,
 }
 
 /// How disks fare. Rates are of a million operations.
@@ -118,6 +121,9 @@ pub struct StoreRates {
     pub lost_acks: u64,
     /// Are refused because there are too many.
     pub throttled: u64,
+    /// Of ten thousand occasions, at how many somebody else commits to one of the tables.
+    #[serde(default)]
+    pub foreign_commits: u64,
 }
 
 /// How often sites in the code fail on purpose.
@@ -213,7 +219,9 @@ impl FaultPlan {
     #[must_use]
     pub fn draw(seed: u64, objects: Option<usize>) -> Self {
         let mut random = Random::stream(seed, "plan");
-        let options = Options::draw(&mut random, objects);
+        let mut options = Options::draw(&mut random, objects);
+        options.network.clones_per_10_000 = swarm(&mut Random::stream(seed, "clones"), 1_000);
+        options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut faults = Vec::new();
         let mut classes = Random::stream(seed, "faults");
         crashes(&mut classes, &options, &mut faults);
@@ -257,6 +265,7 @@ impl Options {
                 loss_per_10_000: swarm(random, 2_000),
                 repeat_per_10_000: swarm(random, 3_000),
                 delay_max_us: *random.pick(&[500, 5_000, 30_000, 150_000]),
+                clones_per_10_000: 0,
             },
             disk: DiskRates {
                 read_errors: swarm(random, 500),
@@ -269,6 +278,7 @@ impl Options {
                 errors: swarm(random, 1_000),
                 lost_acks: swarm(random, 1_000),
                 throttled: swarm(random, 500),
+                foreign_commits: 0,
             },
             sites: SiteRates {
                 active_percent: *random.pick(&[0, 25, 60]),
@@ -358,7 +368,9 @@ fn rewinds(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
         return;
     }
     let object = random.place(options.objects);
-    let copied = random.between(0, options.trouble_ms / 2);
+    // A copy of the very beginning knows of no link.
+    let latest = if random.chance(30) { 60 } else { options.trouble_ms / 2 };
+    let copied = random.between(0, latest);
     faults.push(Fault { at_ms: copied, kind: FaultKind::Copy { object } });
     let kind = FaultKind::Rewind { object, down_ms: random.between(0, 300) };
     faults.push(Fault { at_ms: random.between(copied, options.trouble_ms), kind });

@@ -40,6 +40,12 @@ pub(crate) fn log(file: &Connection, after: u64) -> Result<Vec<LogRow>, Broken> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Where a log ends.
+pub(crate) fn tail(file: &Connection) -> Result<u64, Broken> {
+    let sql = "SELECT coalesce(max(sequence), 0) FROM _cdc_log";
+    Ok(file.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
 /// Source and route of an origin.
 pub(crate) fn origin(file: &Connection, number: i64) -> Result<(String, String), Broken> {
     let sql = "SELECT source, route FROM _cdc_origin WHERE id = ?1";
@@ -52,6 +58,18 @@ pub(crate) fn marks(file: &Connection) -> Result<Vec<(String, u64)>, Broken> {
     let mut statement = file.prepare_cached(sql)?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Up to where a log says it holds an origin, by whichever way its events came.
+pub(crate) fn origin_mark(file: &Connection, source: &str) -> Result<u64, Broken> {
+    let sql = "SELECT coalesce(max(sequence), 0) FROM _cdc_origin_mark WHERE source = ?1";
+    Ok(file.prepare_cached(sql)?.query_row([source], |row| row.get(0))?)
+}
+
+/// The mark a parent keeps of one child's link.
+pub(crate) fn mark(file: &Connection, child: &str) -> Result<u64, Broken> {
+    let sql = "SELECT coalesce(max(sequence), 0) FROM _cdc_link WHERE child = ?1";
+    Ok(file.prepare_cached(sql)?.query_row([child], |row| row.get(0))?)
 }
 
 /// What a child has stored of its link: up to where it believes its parent holds everything.

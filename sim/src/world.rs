@@ -17,7 +17,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::checks::{Looks, Tables, check_end, check_fold, what_is_missing};
+use crate::checks::{Above, Claim, Looks, Tables, check_end, check_fold, check_settled, what_is_missing};
 use crate::disk::{self, CrashMode, Disk, Faults};
 use crate::failure::{Broken, Failure, ensure};
 use crate::host::{Host, News, Order};
@@ -34,6 +34,18 @@ const LIVENESS_MAX: Duration = Duration::from_secs(180);
 
 /// How often is asked whether everything has arrived.
 const ARRIVAL_ASKED_EVERY: Duration = Duration::from_millis(500);
+
+/// Notes of what was called settled between two looks into a file.
+const CLAIMS_PER_LOOK: u64 = 8;
+
+/// Notes of what was called settled that wait to be held against the logs.
+const CLAIMS_MAX: usize = 10_000;
+
+/// Looks into files between two into an archive.
+const LOOKS_PER_TABLE: u64 = 32;
+
+/// Looks into files between two occasions for somebody else to commit to a table.
+const LOOKS_PER_FOREIGN: u64 = 2;
 
 /// Objects whose replay is held against what was written, at the end.
 const FOLDS_MAX: usize = 3;
@@ -109,6 +121,7 @@ pub(crate) struct World<'p, R> {
     copies: BTreeMap<usize, disk::FileCopy>,
     /// What each file was when it was last looked at.
     looked_at: BTreeMap<usize, (u64, u64)>,
+    claims: Vec<Claim>,
     paths: Vec<PathBuf>,
     /// What is to be done, by its time and the order in which it was thought of.
     events: BTreeMap<(Duration, u64), Event>,
@@ -118,6 +131,7 @@ pub(crate) struct World<'p, R> {
     news: mpsc::UnboundedReceiver<News>,
     tell: mpsc::UnboundedSender<News>,
     crashes: Random,
+    foreign: Random,
     healed: bool,
     story: VecDeque<String>,
     counts: BTreeMap<&'static str, u64>,
@@ -202,6 +216,7 @@ impl<'p, R: Runner> World<'p, R> {
             processes,
             copies: BTreeMap::new(),
             looked_at: BTreeMap::new(),
+            claims: Vec::new(),
             paths,
             events: BTreeMap::new(),
             planned: 0,
@@ -209,6 +224,7 @@ impl<'p, R: Runner> World<'p, R> {
             news,
             tell,
             crashes: Random::stream(seed, "crash"),
+            foreign: Random::stream(seed, "foreign commits"),
             healed: false,
             story: VecDeque::new(),
             counts: BTreeMap::new(),
@@ -234,7 +250,11 @@ impl<'p, R: Runner> World<'p, R> {
             self.look_at_all()?;
             let missing = match self.not_open() {
                 Some(missing) => Some(missing),
-                None => what_is_missing(&lock(&self.oracle)),
+                None => {
+                    let claims = std::mem::take(&mut self.claims);
+                    claims.iter().try_for_each(|claim| check_settled(&lock(&self.oracle), claim))?;
+                    what_is_missing(&lock(&self.oracle))
+                }
             };
             let missing = match missing {
                 Some(missing) => Some(missing),
@@ -262,6 +282,7 @@ impl<'p, R: Runner> World<'p, R> {
         counts.insert("repeated requests", traffic.repeated);
         counts.insert("lost acks", traffic.lost_acks);
         counts.insert("partitions", traffic.partitions);
+        counts.insert("batches of clones", traffic.clones);
         let mut trace = trace;
         let mut commits = 0;
         for process in &self.processes {
@@ -294,6 +315,7 @@ impl<'p, R: Runner> World<'p, R> {
             trace = known.rows.iter().fold(trace, |trace, row| mixed(trace, row.hash));
         }
         counts.insert("looks", self.looks.looks);
+        counts.insert("records read along", oracle.records_read);
         let sites = fault::sites().into_iter().map(|(name, site)| (name, (site.passed, site.fired)));
         Outcome {
             trace,
@@ -341,7 +363,23 @@ impl<'p, R: Runner> World<'p, R> {
             self.hear(news)?;
         }
         self.steps += 1;
-        if self.steps.is_multiple_of(R::STEPS_PER_LOOK) { self.look_at_one() } else { Ok(()) }
+        let is_time = |steps: u64| self.steps.is_multiple_of(steps.max(1));
+        let (claims, looks) = (is_time(R::STEPS_PER_LOOK / CLAIMS_PER_LOOK), is_time(R::STEPS_PER_LOOK));
+        let foreign = is_time(R::STEPS_PER_LOOK * LOOKS_PER_FOREIGN);
+        let tables = is_time(R::STEPS_PER_LOOK * LOOKS_PER_TABLE);
+        if claims {
+            self.note_claim()?;
+        }
+        if looks {
+            self.look_at_one()?;
+        }
+        if foreign {
+            self.commit_foreign();
+        }
+        match &self.store {
+            Some(store) if tables => self.tables.check_next(store, &lock(&self.oracle)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether there was anything.
@@ -370,7 +408,7 @@ impl<'p, R: Runner> World<'p, R> {
                 ..Faults::default()
             });
         }
-        let StoreRates { errors, lost_acks, throttled } =
+        let StoreRates { errors, lost_acks, throttled, .. } =
             if trouble { self.plan.options.store } else { StoreRates::default() };
         if let Some(store) = &self.store {
             let faults = StoreFaults {
@@ -625,14 +663,14 @@ impl<'p, R: Runner> World<'p, R> {
     }
 
     /// Looks into files of a host whose disk does not fail meanwhile.
-    fn quietly(
+    fn quietly<T: Default>(
         &mut self,
         host: usize,
-        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
+        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<T, Broken>,
+    ) -> Result<T, Broken> {
         let disk = self.process(host).disk.clone();
         if disk.is_dead() {
-            return Ok(());
+            return Ok(T::default());
         }
         let faults = disk.faults();
         disk.set_faults(Faults { capacity_bytes: None, ..Faults::default() });
@@ -692,6 +730,34 @@ impl<'p, R: Runner> World<'p, R> {
             Some(object) => self.look(object),
             None => Ok(()),
         }
+    }
+
+    /// Now and then somebody else commits to a table, while the trouble lasts.
+    fn commit_foreign(&mut self) {
+        let Some(store) = self.store.as_ref().filter(|_| !self.healed) else { return };
+        let often = self.foreign.between(1, 10_000) <= self.plan.options.store.foreign_commits;
+        if often && self.tables.commit_foreign(store, &mut self.foreign) {
+            self.count("foreign commits");
+        }
+    }
+
+    /// Notes how far the logs and archives above are that an answer has called something settled in.
+    fn note_claim(&mut self) -> Result<(), Broken> {
+        let Some(((_, child), position)) = lock(&self.oracle).claims.pop_first() else { return Ok(()) };
+        let chain: Vec<usize> = lock(&self.oracle).above(child).collect();
+        if self.claims.len() == CLAIMS_MAX || !chain.iter().all(|at| self.is_open(*at)) {
+            return Ok(());
+        }
+        let mut above = Vec::new();
+        for at in chain {
+            let host = lock(&self.oracle).place(at).host;
+            let tail = self.quietly(host, |looks, _| looks.tail(at))?;
+            let archived = self.store.as_ref().and_then(|store| self.tables.watermark(store, at));
+            above.push(Above { at, tail, archived });
+        }
+        self.claims.push(Claim { child, position, above });
+        self.count("claims of settled");
+        Ok(())
     }
 
     fn look_at_all(&mut self) -> Result<(), Broken> {

@@ -106,6 +106,9 @@ impl Sweep {
 
 /// The first version to keep: all that the newest names in its log, and no fewer than [`VERSIONS_KEPT`].
 fn kept_from(table: &Loaded) -> u64 {
+    if mutant!("live-list-deleted") {
+        return table.version;
+    }
     let logged = table.metadata.metadata_log().iter().filter_map(|entry| {
         let (_, name) = entry.metadata_file.rsplit_once('/')?;
         version_of(name)
@@ -115,6 +118,9 @@ fn kept_from(table: &Loaded) -> u64 {
 
 /// The manifest lists of the snapshots that were removed with the step from one version to the next.
 fn removed_lists(own: &[NamedSnapshot], next: &[NamedSnapshot], table: &Loaded) -> VecDeque<String> {
+    if mutant!("live-list-deleted") {
+        return own.iter().map(|snapshot| snapshot.manifest_list.clone()).collect();
+    }
     let folder = format!("{}/metadata/", table.location);
     let kept_ids: BTreeSet<i64> = next.iter().map(|snapshot| snapshot.snapshot_id).collect();
     let kept_lists: BTreeSet<&str> = next
@@ -123,10 +129,9 @@ fn removed_lists(own: &[NamedSnapshot], next: &[NamedSnapshot], table: &Loaded) 
         .chain(table.metadata.snapshots().map(|snapshot| snapshot.manifest_list()))
         .collect();
     own.iter()
-        .filter(|snapshot| !kept_ids.contains(&snapshot.snapshot_id) || mutant!("live-list-deleted"))
+        .filter(|snapshot| !kept_ids.contains(&snapshot.snapshot_id))
         .map(|snapshot| snapshot.manifest_list.as_str())
-        .filter(|list| list.starts_with(&folder))
-        .filter(|list| !kept_lists.contains(list) || mutant!("live-list-deleted"))
+        .filter(|list| list.starts_with(&folder) && !kept_lists.contains(list))
         .map(str::to_owned)
         .collect()
 }

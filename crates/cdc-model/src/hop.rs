@@ -149,13 +149,10 @@ pub fn admit(batch: &Batch, mark: Option<&Mark>) -> Result<(), Refusal> {
             std::cmp::Ordering::Greater => Refusal::NotGranted { epoch: batch.epoch, current: mark.epoch },
         });
     }
-    if mutant!("overlap-trimmed")
-        && batch.after.sequence < mark.sequence
-        && batch.through.sequence > mark.sequence
+    let overlaps = batch.after.sequence < mark.sequence && mark.sequence < batch.through.sequence;
+    if (overlaps && mutant!("overlap-trimmed"))
+        || (batch.through.sequence < mark.sequence && mutant!("mark-taken-back"))
     {
-        return Ok(());
-    }
-    if mutant!("mark-taken-back") && batch.through.sequence < mark.sequence {
         return Ok(());
     }
     if batch.after.sequence != mark.sequence {

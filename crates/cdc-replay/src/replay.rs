@@ -131,7 +131,7 @@ impl<C: Source, H: Source> Replay<C, H> {
         } else if cursor.timestamp != Timestamp::ZERO {
             cursor = Cursor::after(tiers.last_before(&spans, cursor.timestamp).await?);
         }
-        if mutant!("cursor-read-again") && self.after.sequence > Sequence::ZERO {
+        if self.after.sequence > Sequence::ZERO && mutant!("cursor-read-again") {
             cursor.sequence = before(cursor.sequence);
         }
         let tail = spans.tail().sequence;

@@ -150,7 +150,7 @@ impl Node {
                 return Ok(cutter.finish());
             }
             for record in records {
-                let dropped = mutant!("schema-record-dropped") && record.body.is_schema();
+                let dropped = record.body.is_schema() && mutant!("schema-record-dropped");
                 let step = match verdicts.contains_key(&record.sequence) || dropped {
                     true => cutter.keep_back(&record)?,
                     false => cutter.push(record)?,
@@ -210,7 +210,6 @@ impl Node {
         let opened_at = self.opened_at;
         let acks = self.acks.entry(child).or_insert_with(|| AckMap::new(Sequence::ZERO, ACKS_MAX));
         if let Some(mark) = link.and_then(|link| link.mark) {
-            let opened_at = if mutant!("reopened-is-settled") { Sequence::ZERO } else { opened_at };
             acks.note(Covered { upto: mark.sequence, own: own.max(opened_at) });
         }
         Ok(receiver.answer(link.as_ref(), acks.settle(settled), refusal))
@@ -253,7 +252,7 @@ fn take(
     let link = log.link(&batch.sender)?.as_ref().map(inbound);
     let admitted = match receiver.admit(link.as_ref(), batch) {
         Ok(admitted) => admitted,
-        Err(Refusal::NotAtMark { after, mark }) if mutant!("old-batch-acked-blindly") && after < mark => {
+        Err(Refusal::NotAtMark { after, mark }) if after < mark && mutant!("old-batch-acked-blindly") => {
             return Ok(None);
         }
         Err(refusal) => {

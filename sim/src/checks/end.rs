@@ -24,6 +24,13 @@ pub(crate) fn what_is_missing(oracle: &Oracle) -> Option<String> {
         if decided < known.rows.len() {
             return Some(format!("object {parent} holds {decided} of {} rows of {at}", known.rows.len()));
         }
+        let mark = oracle.objects.get(parent).and_then(|above| above.marks.get(&at)).copied();
+        if mark.unwrap_or_default() < number(known.rows.len()) {
+            return Some(format!(
+                "object {parent} has decided about {mark:?} of {} rows of {at}",
+                known.rows.len()
+            ));
+        }
     }
     None
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::documents::Fact;
 use crate::failure::{Broken, ensure};
-use crate::oracle::{Class, Held, Oracle, Row, Shown, number};
+use crate::oracle::{Class, Held, Oracle, Row, Shown, number, row_hash};
 use crate::rows::{self, LogRow};
 use crate::workload::{COUNTS, TABLES};
 
@@ -59,9 +58,15 @@ impl Looks {
 
     /// Takes in whatever is new in an object's file. What came from a child whose own log is not known so far waits.
     pub(crate) fn look(&mut self, oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
+        self.take_in(oracle, at).map(drop)
+    }
+
+    /// As [`Looks::look`]. Gives whether nothing had to wait.
+    fn take_in(&mut self, oracle: &mut Oracle, at: usize) -> Result<bool, Broken> {
         self.looks += 1;
         let after = number(oracle.known(at).rows.len());
         let new = rows::log(&self.reader(at)?.file, after)?;
+        let mut came = BTreeMap::new();
         for row in &new {
             let own = number(oracle.known(at).rows.len()) + 1;
             ensure(row.sequence == own, "a log is dense", || {
@@ -73,6 +78,9 @@ impl Looks {
             };
             // The rest waits until the child is known.
             let Some(seen) = seen else { break };
+            if row.origin.is_some() {
+                came.insert(seen.origin, seen.origin_sequence);
+            }
             oracle.known(at).rows.push(seen);
             self.rows += 1;
         }
@@ -88,9 +96,30 @@ impl Looks {
         } else {
             oracle.dirty.insert(at);
         }
+        check_read(oracle, at)?;
+        self.check_acked(oracle, at)?;
         let file = &self.reader(at)?.file;
         check_marks(oracle, at, file, is_whole)?;
-        check_conserved(at, file)
+        if is_whole {
+            check_origin_marks(oracle, at, file, &came)?;
+        }
+        check_conserved(oracle, at, file, is_whole)?;
+        Ok(is_whole)
+    }
+
+    /// No child believes that more is stored above than its parent has said.
+    fn check_acked(&mut self, oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
+        let Some(parent) = oracle.place(at).parent.filter(|_| oracle.is_sound(at)) else { return Ok(()) };
+        let acked = rows::acked(&self.reader(at)?.file)?;
+        let said = if oracle.place(parent).host == oracle.place(at).host {
+            let child = oracle.place(at).id.as_str().to_owned();
+            rows::mark(&self.reader(parent)?.file, &child)?
+        } else {
+            oracle.known(parent).answered.get(&at).copied().unwrap_or_default()
+        };
+        ensure(acked <= said, "acknowledged means durable", || {
+            format!("object {at} believes {acked} is stored at {parent}, which has said {said}")
+        })
     }
 
     /// An object's process is back: what was seen must be there still.
@@ -106,9 +135,8 @@ impl Looks {
         }
         let (had, has) = (seen.len(), from + stored.len());
         ensure(has >= had, PROMISE, || format!("object {at} had {had} rows and is back with {has}"))?;
-        self.look(oracle, at)?;
-        // What waits for a child to be known may hide changes of the object's own.
-        if oracle.dirty.contains(&at) { Ok(()) } else { self.check_tables(oracle, at) }
+        // While rows of children wait, own ones behind them are not known so far.
+        if self.take_in(oracle, at)? { self.check_tables(oracle, at) } else { Ok(()) }
     }
 
     /// The tables are what the transactions add up to.
@@ -118,6 +146,11 @@ impl Looks {
         ensure(difference.is_none(), "all of a transaction or nothing", || {
             format!("object {at}: live and expected differ: {difference:?}")
         })
+    }
+
+    /// Where an object's log ends just now.
+    pub(crate) fn tail(&mut self, at: usize) -> Result<u64, Broken> {
+        rows::tail(&self.reader(at)?.file)
     }
 
     /// The file of an object, for checks at the end.
@@ -146,6 +179,7 @@ impl Looks {
             origin: source,
             origin_sequence: sequence,
             hash: hash(row),
+            timestamp: row.timestamp,
             class: Class::Captured,
             kept_back: false,
         };
@@ -156,6 +190,20 @@ impl Looks {
         let kept_back = oracle.place(at).filters && class == Class::Emitted;
         Ok(Some(Row { class, kept_back, ..seen }))
     }
+}
+
+/// What was read along is what the log holds.
+fn check_read(oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
+    let known = oracle.known(at);
+    while let Some((own, read)) = known.read.front().copied() {
+        let place = usize::try_from(own - 1).ok();
+        let Some(row) = place.and_then(|place| known.rows.get(place)) else { break };
+        known.read.pop_front();
+        ensure(row.hash == read, "a replay reads what is stored", || {
+            format!("object {at}: row {own} was read as another than {row:?}")
+        })?;
+    }
+    Ok(())
 }
 
 fn origin_of(oracle: &Oracle, file: &Connection, at: usize, origin: i64) -> Result<(usize, usize), Broken> {
@@ -207,11 +255,12 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
             known.own_seen += 1;
         }
     }
-    Ok(Row { origin: at, origin_sequence: row.sequence, hash: hash(row), class, kept_back: false })
+    let (origin_sequence, timestamp) = (row.sequence, row.timestamp);
+    Ok(Row { origin: at, origin_sequence, hash: hash(row), timestamp, class, kept_back: false })
 }
 
 fn hash(row: &LogRow) -> u64 {
-    xxh3_64_with_seed(row.body.as_bytes(), row.timestamp.cast_unsigned())
+    row_hash(&row.body, row.timestamp)
 }
 
 /// Marks cover what is stored, and everything that was answered is stored.
@@ -231,6 +280,7 @@ fn check_marks(oracle: &mut Oracle, at: usize, file: &Connection, is_whole: bool
             format!("object {at} has answered {answered} to {child}, its mark is {mark}")
         })?;
     }
+    oracle.known(at).marks.clone_from(&found);
     for (child, mark) in found {
         if oracle.is_rewound(child) {
             continue;
@@ -252,13 +302,33 @@ fn check_marks(oracle: &mut Oracle, at: usize, file: &Connection, is_whole: bool
     Ok(())
 }
 
+/// Of every origin whose events came in, the mark is at the newest of them.
+fn check_origin_marks(
+    oracle: &Oracle,
+    at: usize,
+    file: &Connection,
+    came: &BTreeMap<usize, u64>,
+) -> Result<(), Broken> {
+    for (origin, newest) in came.iter().filter(|(origin, _)| !oracle.is_rewound(**origin)) {
+        let mark = rows::origin_mark(file, oracle.place(*origin).id.as_str())?;
+        ensure(mark == *newest, "a mark covers what is stored", || {
+            format!("object {at} holds the origin {origin} up to {newest}, its mark is {mark}")
+        })?;
+    }
+    Ok(())
+}
+
 /// received = stored + duplicate + looped + late + refused, and the rows are what was stored.
-fn check_conserved(at: usize, file: &Connection) -> Result<(), Broken> {
+fn check_conserved(oracle: &mut Oracle, at: usize, file: &Connection, is_whole: bool) -> Result<(), Broken> {
     const PROMISE: &str = "what is received is accounted for";
     let names = ["stored", "duplicate", "looped", "late", "refused"];
     let counted = names.iter().map(|name| rows::counter(file, name)).collect::<Result<Vec<_>, _>>()?;
     let received = rows::counter(file, "received")?;
     ensure(received == counted.iter().sum::<u64>(), PROMISE, || {
         format!("object {at}: {received} received, {counted:?} of {names:?}")
+    })?;
+    let rows: u64 = oracle.known(at).taken.values().map(|taken| number(taken.pairs.len())).sum();
+    ensure(!is_whole || counted.first() == Some(&rows), PROMISE, || {
+        format!("object {at} holds {rows} events of its children, {counted:?} of {names:?}")
     })
 }

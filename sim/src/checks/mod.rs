@@ -4,5 +4,7 @@ mod end;
 pub(crate) use end::{check_end, check_fold, what_is_missing};
 mod look;
 pub(crate) use look::Looks;
+mod settled;
+pub(crate) use settled::{Above, Claim, check_settled};
 mod tables;
 pub(crate) use tables::Tables;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdc_model::{Answer, ObjectId};
+use cdc_model::{Answer, Batch, Digest, ObjectId, Timestamp};
 use cdc_net::{Call, Loopback, Request, Transport, TransportError};
 use tokio::sync::oneshot;
 
 use crate::core::env::SimEnv;
 use crate::core::executor::{Domain, Executor};
+use crate::failure::ensure;
 use crate::host::Net;
 use crate::oracle::Oracle;
 use crate::plan::NetworkRates;
@@ -22,6 +23,8 @@ struct State {
     rates: NetworkRates,
     /// The inboxes of hosts that are up.
     up: BTreeMap<HostIndex, Loopback>,
+    /// The batch that each sender sent last.
+    last: BTreeMap<ObjectId, Batch>,
 }
 
 /// The network of a world.
@@ -34,7 +37,7 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(executor: Executor, traffic: Traffic, random: Random) -> Self {
-        let state = State { random, rates: NetworkRates::default(), up: BTreeMap::new() };
+        let state = State { random, rates: NetworkRates::default(), up: BTreeMap::new(), last: BTreeMap::new() };
         Self { executor, traffic, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -84,9 +87,48 @@ impl State {
         self.random.time(most)
     }
 
+    /// What a clone of the sender sends beside this request, if it does: a batch of the same place, one that begins
+    /// where the last did, or the last again, each of a history of its own.
+    fn clone_of(&mut self, request: &Request) -> Option<Request> {
+        let Request::Batch(batch) = request else { return None };
+        let batch = Some(batch).filter(|batch| batch.is_dense() && !batch.records.is_empty())?;
+        let last = self.last.insert(batch.sender.clone(), batch.clone());
+        let last = last.filter(|last| last.through == batch.after && last.generation == batch.generation);
+        if self.rates.clones_per_10_000 == 0 || self.random.between(1, 10_000) > self.rates.clones_per_10_000
+        {
+            return None;
+        }
+        let mut clone = batch.clone();
+        match (last, self.random.between(0, 2)) {
+            (Some(last), 1) => {
+                clone.after = last.after;
+                clone.records.splice(0..0, last.records);
+            }
+            (Some(last), 2) => clone = last,
+            _ => clone.after.digest = Digest::of(b"another past"),
+        }
+        let end = clone.records.len() - 1;
+        for (at, record) in clone.records.iter_mut().enumerate() {
+            let later = i64::from(at >= end.min(1));
+            record.origin_timestamp = Timestamp::new(record.origin_timestamp.get() + later);
+            record.timestamp = Timestamp::new(record.timestamp.get() + later);
+        }
+        clone.through.digest =
+            clone.records.iter().fold(clone.after.digest, |digest, record| record.digest(digest));
+        Some(Request::Batch(clone))
+    }
+
     fn is_lost(&mut self) -> bool {
         self.random.between(1, 10_000) <= self.rates.loss_per_10_000
     }
+}
+
+/// Who sends a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SentBy {
+    Object,
+    /// A clone of the object: nothing it sends may be taken.
+    Clone,
 }
 
 /// One host's end of the network.
@@ -99,7 +141,7 @@ pub(crate) struct HostNetwork {
 
 impl HostNetwork {
     /// Carries one copy of a request and its answer back.
-    async fn carry(self, to: ObjectId, request: Request, way: Option<Way>) {
+    async fn carry(self, sent_by: SentBy, to: ObjectId, request: Request, way: Option<Way>) {
         let Self { network, host: from, oracle } = self;
         let is_batch = matches!(request, Request::Batch(_));
         let host = lock(&oracle).host_of(&to);
@@ -116,7 +158,12 @@ impl HostNetwork {
         let sender = request.sender().clone();
         let answered = inboxes.call(&to, request).await;
         if let Ok(answered) = &answered {
-            lock(&oracle).answered(&to, &sender, answered);
+            let mut oracle = lock(&oracle);
+            oracle.answered(&to, &sender, answered);
+            let refused = sent_by == SentBy::Object || answered.refusal.is_some();
+            oracle.note(ensure(refused, "a log that diverged is refused", || {
+                format!("{to} has taken a batch of a clone of {sender}")
+            }));
         }
         let (delay, lost) = {
             let mut state = network.lock();
@@ -146,27 +193,33 @@ impl Net<SimEnv> for HostNetwork {
 
 impl Transport for HostNetwork {
     fn call(&self, to: &ObjectId, request: Request) -> Call {
-        let (lost, repeats) = {
+        let is_rewound = lock(&self.oracle).any_rewound();
+        let (lost, repeats, clone) = {
             let mut state = self.network.lock();
+            let clone = state.clone_of(&request).filter(|_| !is_rewound);
             let repeats = state.random.between(1, 10_000) <= state.rates.repeat_per_10_000;
-            (state.is_lost(), repeats)
+            (state.is_lost(), repeats, clone)
         };
         self.network.traffic.count(|counts| {
             counts.sent += 1;
             counts.lost_requests += u64::from(lost);
             counts.repeated += u64::from(repeats);
+            counts.clones += u64::from(clone.is_some());
         });
         // What is on the way arrives also when its sender is gone.
-        let carry = |way| {
-            let task = self.clone().carry(to.clone(), request.clone(), way);
+        let carry = |sent_by, request: &Request, way| {
+            let task = self.clone().carry(sent_by, to.clone(), request.clone(), way);
             self.network.executor.spawn(Domain::WORLD, task);
         };
+        if let Some(clone) = clone {
+            carry(SentBy::Clone, &clone, None);
+        }
         if repeats {
-            carry(None);
+            carry(SentBy::Object, &request, None);
         }
         let (way, answered) = oneshot::channel();
         if !lost {
-            carry(Some(way));
+            carry(SentBy::Object, &request, Some(way));
         }
         Box::pin(async move {
             match answered.await {

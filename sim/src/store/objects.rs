@@ -75,7 +75,7 @@ impl Objects {
         }
     }
 
-    fn put(
+    pub(super) fn put(
         &mut self,
         path: &Path,
         bytes: Bytes,

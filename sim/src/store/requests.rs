@@ -160,6 +160,14 @@ impl SimStore {
         state.objects.below(&folder).map(|(path, bytes)| (path.to_string(), bytes.clone())).collect()
     }
 
+    /// Creates an object if there is none, as another user of the store does. Gives whether there was none.
+    pub(crate) fn create(&self, path: &str, bytes: Bytes) -> bool {
+        let Ok(path) = Path::parse(path) else { return false };
+        let mut state = self.lock();
+        let now = state.clock.now();
+        state.objects.put(&path, bytes, &PutMode::Create, Attributes::default(), now).is_ok()
+    }
+
     /// Puts bytes behind everybody's back: damage, planted on purpose.
     ///
     /// # Panics

@@ -134,6 +134,31 @@ impl TableOracle {
         })
     }
 
+    /// How far the newest version says it is; `None` when it does not say so, or there is none.
+    #[must_use]
+    pub fn watermark(&self, store: &SimStore) -> Option<Watermark> {
+        let metadata = self.newest(store, &mut Out::default())?;
+        metadata::watermark(&metadata.properties).ok().flatten()
+    }
+
+    /// A property of the newest version.
+    pub(crate) fn property(&self, store: &SimStore, key: &str) -> Option<String> {
+        self.newest(store, &mut Out::default())?.properties.remove(key)
+    }
+
+    /// Commits a property as another user of the table does: a next version that is the newest but for it. Gives
+    /// whether it is the table's now.
+    pub(crate) fn commit_property(&self, store: &SimStore, key: &str, value: &str) -> bool {
+        let Some(Metadata { version, .. }) = self.newest(store, &mut Out::default()) else { return false };
+        let file = |version: VersionNumber| format!("{}/metadata/v{version}.metadata.json", self.folder);
+        let json = store.object(&file(version)).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let Some(mut json): Option<serde_json::Value> = json else { return false };
+        if let Some(properties) = json.get_mut("properties").and_then(|it| it.as_object_mut()) {
+            properties.insert(key.to_owned(), value.into());
+        }
+        store.create(&file(version + 1), json.to_string().into())
+    }
+
     /// Looks at the table as it is now.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl Sender {
         let holds = self.scanned.sequence > self.link.acked.sequence;
         let skips = self.link.begin.sequence > self.link.acked.sequence;
         let over = self.held_until().is_none_or(|until| now >= until);
-        holds && !mutant!("filtered-range-kept") && (over || skips || self.is_flushing())
+        holds && (over || skips || self.is_flushing()) && !mutant!("filtered-range-kept")
     }
 
     fn is_probe_due(&self, now: Duration) -> bool {
