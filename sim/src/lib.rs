@@ -4,9 +4,13 @@ mod checks;
 pub mod core;
 pub mod disk;
 mod documents;
+#[cfg(madsim)]
+mod engine;
 mod failure;
 pub use failure::Failure;
 mod host;
+#[cfg(madsim)]
+mod http;
 mod machine;
 mod oracle;
 mod plan;
@@ -14,8 +18,12 @@ pub use plan::{DiskRates, Fault, FaultKind, FaultPlan, Link, NetworkRates, Optio
 mod random;
 pub use random::Random;
 mod rows;
+#[cfg(madsim)]
+mod schedule;
 pub mod store;
 mod topology;
+#[cfg(madsim)]
+pub mod turmoil;
 mod workload;
 mod world;
 pub use world::Outcome;

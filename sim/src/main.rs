@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use sim::FaultPlan;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sim::{Failure, FaultPlan, Outcome};
 
 #[derive(Debug, Parser)]
 #[command(name = "sim", disable_version_flag = true)]
@@ -19,7 +19,32 @@ enum Task {
     /// Draw the plan of a seed and print it.
     Plan(Which),
     /// Run a plan and print its outcome as JSON; exits 1 with the story when a promise is broken.
-    Run(Which),
+    Run {
+        #[command(flatten)]
+        which: Which,
+        /// What runs the processes of the plan.
+        #[arg(long, value_enum, default_value_t = Runner::Core)]
+        runner: Runner,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Runner {
+    /// One event heap, and messages between processes.
+    Core,
+    /// A tokio runtime for each process, and HTTP between them.
+    #[cfg(madsim)]
+    Turmoil,
+}
+
+impl Runner {
+    fn run(self, plan: &FaultPlan) -> Result<Outcome, Box<Failure>> {
+        match self {
+            Self::Core => sim::core::run(plan),
+            #[cfg(madsim)]
+            Self::Turmoil => sim::turmoil::run(plan),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -64,9 +89,9 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     match Arguments::parse().task {
         Task::Plan(which) => println!("{}", serde_json::to_string_pretty(&which.plan()?)?),
-        Task::Run(which) => {
+        Task::Run { which, runner } => {
             let plan = which.plan()?;
-            match sim::core::run(&plan) {
+            match runner.run(&plan) {
                 Ok(outcome) => println!("{}", serde_json::to_string(&outcome)?),
                 Err(failure) => {
                     println!("{failure}");

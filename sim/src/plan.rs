@@ -226,6 +226,27 @@ impl FaultPlan {
     }
 }
 
+impl FaultPlan {
+    /// The same on so many hosts at most: what befalls one beyond them befalls another.
+    #[must_use]
+    pub fn on_hosts(mut self, hosts_max: usize) -> Self {
+        let hosts = self.options.hosts.min(hosts_max.max(1));
+        self.options.hosts = hosts;
+        for Fault { kind, .. } in &mut self.faults {
+            match kind {
+                FaultKind::Crash { host, .. }
+                | FaultKind::DiskFull { host, .. }
+                | FaultKind::ClockJump { host, .. } => *host %= hosts,
+                FaultKind::Partition { one, other, .. } => (*one, *other) = (*one % hosts, *other % hosts),
+                FaultKind::StoreOutage { .. } | FaultKind::Copy { .. } | FaultKind::Rewind { .. } => {}
+            }
+        }
+        let is_one_host = |kind| matches!(kind, FaultKind::Partition { one, other, .. } if one == other);
+        self.faults.retain(|fault| !is_one_host(fault.kind));
+        self
+    }
+}
+
 impl Options {
     fn draw(random: &mut Random, objects: Option<usize>) -> Self {
         let drawn = [2, 3, 5, 8, 13, 30, 60];
