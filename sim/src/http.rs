@@ -58,6 +58,7 @@ const CLIENT: HttpOptions = HttpOptions {
 fn server() -> ServeOptions {
     ServeOptions {
         read_timeout: Duration::from_secs(2),
+        answer_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(1),
         ..ServeOptions::default()

@@ -12,6 +12,8 @@ mod host;
 #[cfg(madsim)]
 mod http;
 mod machine;
+#[cfg(madsim)]
+pub mod madsim;
 mod oracle;
 mod plan;
 pub use plan::{DiskRates, Fault, FaultKind, FaultPlan, Link, NetworkRates, Options, SiteRates, StoreRates};

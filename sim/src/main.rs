@@ -35,6 +35,9 @@ enum Runner {
     /// A tokio runtime for each process, and HTTP between them.
     #[cfg(madsim)]
     Turmoil,
+    /// A node for each process, tasks in any order, and HTTP between them.
+    #[cfg(madsim)]
+    Madsim,
 }
 
 impl Runner {
@@ -43,6 +46,8 @@ impl Runner {
             Self::Core => sim::core::run(plan),
             #[cfg(madsim)]
             Self::Turmoil => sim::turmoil::run(plan),
+            #[cfg(madsim)]
+            Self::Madsim => sim::madsim::run(plan),
         }
     }
 }
