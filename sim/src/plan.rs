@@ -165,6 +165,13 @@ pub enum FaultKind {
         /// How long.
         for_ms: u64,
     },
+    /// A process stands still for a time, and goes on as if none had passed.
+    Pause {
+        /// Which.
+        host: usize,
+        /// How long.
+        for_ms: u64,
+    },
     /// A disk has room for so many bytes more for a time.
     DiskFull {
         /// Whose.
@@ -221,6 +228,7 @@ impl FaultPlan {
         disks(&mut classes, &options, &mut faults);
         clocks(&mut classes, &options, &mut faults);
         rewinds(&mut classes, &options, &mut faults);
+        pauses(&mut classes, &options, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
         Self { seed, options, faults, mutant: None }
     }
@@ -235,6 +243,7 @@ impl FaultPlan {
         for Fault { kind, .. } in &mut self.faults {
             match kind {
                 FaultKind::Crash { host, .. }
+                | FaultKind::Pause { host, .. }
                 | FaultKind::DiskFull { host, .. }
                 | FaultKind::ClockJump { host, .. } => *host %= hosts,
                 FaultKind::Partition { one, other, .. } => (*one, *other) = (*one % hosts, *other % hosts),
@@ -383,6 +392,16 @@ fn rewinds(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     faults.push(Fault { at_ms: copied, kind: FaultKind::Copy { object } });
     let kind = FaultKind::Rewind { object, down_ms: random.between(0, 300) };
     faults.push(Fault { at_ms: random.between(copied, options.trouble_ms), kind });
+}
+
+fn pauses(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if random.chance(50) {
+        return;
+    }
+    for _ in 0..random.between(1, 2 + number(options.hosts) * options.trouble_ms / 4_000) {
+        let kind = FaultKind::Pause { host: random.place(options.hosts), for_ms: random.between(5, 2_000) };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
 }
 
 fn number(count: usize) -> u64 {

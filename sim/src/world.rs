@@ -74,6 +74,7 @@ enum Event {
     Fault(FaultKind),
     Start(usize),
     Mend(usize, usize),
+    Resume(usize),
     RoomAgain(usize),
     StoreBack,
 }
@@ -113,6 +114,8 @@ pub(crate) struct World<'p, R> {
     planned: u64,
     /// Until when pairs of hosts are parted.
     parted: BTreeMap<(usize, usize), Duration>,
+    /// Until when processes stand still.
+    paused: BTreeMap<usize, Duration>,
     news: mpsc::UnboundedReceiver<News>,
     tell: mpsc::UnboundedSender<News>,
     crashes: Random,
@@ -198,6 +201,7 @@ impl<'p, R: Runner> World<'p, R> {
             events: BTreeMap::new(),
             planned: 0,
             parted: BTreeMap::new(),
+            paused: BTreeMap::new(),
             news,
             tell,
             crashes: Random::stream(seed, "crash"),
@@ -420,6 +424,9 @@ impl<'p, R: Runner> World<'p, R> {
         }
         process.armed = None;
         process.orders = None;
+        if self.paused.remove(&host).is_some() {
+            self.runner.resume(host);
+        }
         process.disk.kill();
         if let Some(store) = &process.store {
             store.kill();
@@ -468,6 +475,13 @@ impl<'p, R: Runner> World<'p, R> {
             }
             Event::Mend(one, other) => {
                 self.mend(one, other);
+                Ok(())
+            }
+            Event::Resume(host) => {
+                if self.paused.get(&host).is_some_and(|until| *until <= self.runner.now()) {
+                    self.paused.remove(&host);
+                    self.runner.resume(host);
+                }
                 Ok(())
             }
             Event::RoomAgain(host) => {
@@ -521,6 +535,16 @@ impl<'p, R: Runner> World<'p, R> {
                 self.at(until, Event::Mend(one, other));
                 self.note(format!("hosts {one} and {other} are parted for {for_ms} ms"));
             }
+            FaultKind::Pause { host, for_ms } if self.process(host).is_up => {
+                let until = now + Duration::from_millis(for_ms);
+                if self.paused.insert(host, until).is_none() {
+                    self.runner.pause(host);
+                }
+                self.at(until, Event::Resume(host));
+                self.note(format!("host {host} stands still for {for_ms} ms"));
+                self.count("pauses");
+            }
+            FaultKind::Pause { .. } => {}
             FaultKind::DiskFull { host, room, for_ms } => {
                 let disk = self.process(host).disk.clone();
                 disk.set_capacity(Some(disk.used_bytes() + room));
@@ -640,8 +664,10 @@ impl<'p, R: Runner> World<'p, R> {
         let host = lock(&self.oracle).place(object).host;
         let path = self.paths.get(object).expect("an object of this world");
         let disk = &self.processes.get(host).expect("a host of this world").disk;
-        // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk.
-        if lock(&self.oracle).is_writing(object) || !disk.is_synced(path) {
+        // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk. When
+        // everything has healed none is lost, and nobody may write again what a transaction that failed left there.
+        let may_be_lost = !self.healed && !disk.is_synced(path);
+        if lock(&self.oracle).is_writing(object) || may_be_lost {
             lock(&self.oracle).dirty.insert(object);
             return Ok(());
         }
@@ -687,6 +713,9 @@ impl<'p, R: Runner> World<'p, R> {
     fn heal(&mut self) -> Result<(), Broken> {
         self.note("everything heals");
         self.healed = true;
+        for host in std::mem::take(&mut self.paused).into_keys() {
+            self.runner.resume(host);
+        }
         let now = self.runner.now();
         for (one, other) in std::mem::take(&mut self.parted).into_keys() {
             self.traffic.mend(one, other, now);

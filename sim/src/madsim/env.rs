@@ -15,19 +15,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::machine::Machine;
 use crate::schedule::Schedule;
+use crate::world::HostIndex;
 
 /// The environment of one life of one host: its tasks are those of the node that calls.
 #[derive(Clone)]
 pub(super) struct MadsimEnv {
     time: TimeHandle,
-    host: u64,
+    host: HostIndex,
     machine: Machine,
     schedule: Schedule,
 }
 
 impl MadsimEnv {
-    pub(super) fn new(time: TimeHandle, host: usize, machine: Machine, schedule: Schedule) -> Self {
-        Self { time, host: u64::try_from(host).unwrap_or(u64::MAX), machine, schedule }
+    pub(super) const fn new(time: TimeHandle, host: HostIndex, machine: Machine, schedule: Schedule) -> Self {
+        Self { time, host, machine, schedule }
     }
 }
 
@@ -53,7 +54,7 @@ impl Env for MadsimEnv {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(::madsim::task::spawn(self.schedule.task(task)));
+        drop(::madsim::task::spawn(self.schedule.task(self.host, task)));
     }
 
     fn blocking(&self, job: impl FnOnce() + Send + 'static) {

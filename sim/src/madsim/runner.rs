@@ -117,13 +117,21 @@ impl Runner for MadsimRunner {
         let net = HttpNet::new(host, self.batches.clone(), oracle, addresses, listens_on);
         let env = MadsimEnv::new(self.time.clone(), host, machine, self.schedule.clone());
         let node = nodes.get_node(node).expect("a node of this world");
-        drop(node.spawn(self.schedule.task(shell.live(env, net))));
+        drop(node.spawn(self.schedule.task(host, shell.live(env, net))));
     }
 
     fn end(&mut self, host: usize, _power: bool) {
         self.runtime.handle().kill(self.node(host));
         // Its tasks end when it is their turn.
         self.runtime.block_on(async {});
+    }
+
+    fn pause(&mut self, host: usize) {
+        self.runtime.handle().pause(self.node(host));
+    }
+
+    fn resume(&mut self, host: usize) {
+        self.runtime.handle().resume(self.node(host));
     }
 
     fn part(&mut self, one: usize, other: usize) {

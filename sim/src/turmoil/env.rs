@@ -12,6 +12,7 @@ use cdc_model::{Clock, Entropy};
 
 use crate::machine::Machine;
 use crate::schedule::Schedule;
+use crate::world::HostIndex;
 
 /// The time of a simulation, also for those that are on none of its hosts. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -37,14 +38,14 @@ impl Time {
 #[derive(Clone)]
 pub(super) struct TurmoilEnv {
     time: Time,
-    host: u64,
+    host: HostIndex,
     machine: Machine,
     schedule: Schedule,
 }
 
 impl TurmoilEnv {
-    pub(super) fn new(time: Time, host: usize, machine: Machine, schedule: Schedule) -> Self {
-        Self { time, host: u64::try_from(host).unwrap_or(u64::MAX), machine, schedule }
+    pub(super) const fn new(time: Time, host: HostIndex, machine: Machine, schedule: Schedule) -> Self {
+        Self { time, host, machine, schedule }
     }
 }
 
@@ -73,7 +74,7 @@ impl Env for TurmoilEnv {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // A host that is ending takes no more tasks.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(self.schedule.task(task)));
+            drop(runtime.spawn(self.schedule.task(self.host, task)));
         }
     }
 

@@ -136,7 +136,7 @@ impl Begin {
                 SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT),
             );
             let env = TurmoilEnv::new(self.time.clone(), host, machine, self.schedule.clone());
-            self.schedule.task(shell.live(env, net))
+            self.schedule.task(host, shell.live(env, net))
         });
         async move {
             if let Some(task) = task {
@@ -182,6 +182,14 @@ impl Runner for TurmoilRunner {
         silenced.iter().for_each(|other| self.sim.partition(ip, *other));
         self.sim.crash(ip);
         silenced.iter().for_each(|other| self.sim.repair(ip, *other));
+    }
+
+    fn pause(&mut self, host: usize) {
+        self.schedule.pause(host);
+    }
+
+    fn resume(&mut self, host: usize) {
+        self.schedule.resume(host);
     }
 
     fn part(&mut self, one: usize, other: usize) {
