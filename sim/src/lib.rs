@@ -4,10 +4,16 @@ mod checks;
 pub mod core;
 pub mod disk;
 mod documents;
+#[cfg(madsim)]
+mod engine;
 mod failure;
 pub use failure::Failure;
 mod host;
+#[cfg(madsim)]
+mod http;
 mod machine;
+#[cfg(madsim)]
+pub mod madsim;
 mod mutants;
 pub use mutants::{MUTANTS, Mutant};
 mod oracle;
@@ -16,9 +22,13 @@ pub use plan::{DiskRates, Fault, FaultKind, FaultPlan, Link, NetworkRates, Optio
 mod random;
 pub use random::Random;
 mod rows;
+#[cfg(madsim)]
+mod schedule;
 pub mod sites;
 pub mod store;
 mod topology;
+#[cfg(madsim)]
+pub mod turmoil;
 mod workload;
 mod world;
 pub use world::Outcome;

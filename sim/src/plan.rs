@@ -171,6 +171,13 @@ pub enum FaultKind {
         /// How long.
         for_ms: u64,
     },
+    /// A process stands still for a time, and goes on as if none had passed.
+    Pause {
+        /// Which.
+        host: usize,
+        /// How long.
+        for_ms: u64,
+    },
     /// A disk has room for so many bytes more for a time.
     DiskFull {
         /// Whose.
@@ -229,8 +236,31 @@ impl FaultPlan {
         disks(&mut classes, &options, &mut faults);
         clocks(&mut classes, &options, &mut faults);
         rewinds(&mut classes, &options, &mut faults);
+        pauses(&mut classes, &options, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
         Self { seed, options, faults, mutant: None }
+    }
+}
+
+impl FaultPlan {
+    /// The same on so many hosts at most: what befalls one beyond them befalls another.
+    #[must_use]
+    pub fn on_hosts(mut self, hosts_max: usize) -> Self {
+        let hosts = self.options.hosts.min(hosts_max.max(1));
+        self.options.hosts = hosts;
+        for Fault { kind, .. } in &mut self.faults {
+            match kind {
+                FaultKind::Crash { host, .. }
+                | FaultKind::Pause { host, .. }
+                | FaultKind::DiskFull { host, .. }
+                | FaultKind::ClockJump { host, .. } => *host %= hosts,
+                FaultKind::Partition { one, other, .. } => (*one, *other) = (*one % hosts, *other % hosts),
+                FaultKind::StoreOutage { .. } | FaultKind::Copy { .. } | FaultKind::Rewind { .. } => {}
+            }
+        }
+        let is_one_host = |kind| matches!(kind, FaultKind::Partition { one, other, .. } if one == other);
+        self.faults.retain(|fault| !is_one_host(fault.kind));
+        self
     }
 }
 
@@ -374,6 +404,16 @@ fn rewinds(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     faults.push(Fault { at_ms: copied, kind: FaultKind::Copy { object } });
     let kind = FaultKind::Rewind { object, down_ms: random.between(0, 300) };
     faults.push(Fault { at_ms: random.between(copied, options.trouble_ms), kind });
+}
+
+fn pauses(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if random.chance(50) {
+        return;
+    }
+    for _ in 0..random.between(1, 2 + number(options.hosts) * options.trouble_ms / 4_000) {
+        let kind = FaultKind::Pause { host: random.place(options.hosts), for_ms: random.between(5, 2_000) };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
 }
 
 fn number(count: usize) -> u64 {

@@ -12,6 +12,12 @@ use sim::{Failure, FaultPlan, Outcome};
 pub(crate) enum Runner {
     /// Our own executor, network and disk in one thread: the engine itself, with simulated I/O.
     Core,
+    /// A tokio runtime for each process, and HTTP between them.
+    #[cfg(madsim)]
+    Turmoil,
+    /// A node for each process, tasks in any order, and HTTP between them.
+    #[cfg(madsim)]
+    Madsim,
 }
 
 impl Runner {
@@ -19,6 +25,10 @@ impl Runner {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Core => "core",
+            #[cfg(madsim)]
+            Self::Turmoil => "turmoil",
+            #[cfg(madsim)]
+            Self::Madsim => "madsim",
         }
     }
 
@@ -26,6 +36,10 @@ impl Runner {
     pub(crate) fn run(self, plan: &FaultPlan) -> Result<Outcome, Box<Failure>> {
         match self {
             Self::Core => sim::core::run(plan),
+            #[cfg(madsim)]
+            Self::Turmoil => sim::turmoil::run(plan),
+            #[cfg(madsim)]
+            Self::Madsim => sim::madsim::run(plan),
         }
     }
 }

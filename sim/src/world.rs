@@ -86,6 +86,7 @@ enum Event {
     Fault(FaultKind),
     Start(usize),
     Mend(usize, usize),
+    Resume(usize),
     RoomAgain(usize),
     StoreBack,
 }
@@ -128,6 +129,8 @@ pub(crate) struct World<'p, R> {
     planned: u64,
     /// Until when pairs of hosts are parted.
     parted: BTreeMap<(usize, usize), Duration>,
+    /// Until when processes stand still.
+    paused: BTreeMap<usize, Duration>,
     news: mpsc::UnboundedReceiver<News>,
     tell: mpsc::UnboundedSender<News>,
     crashes: Random,
@@ -221,6 +224,7 @@ impl<'p, R: Runner> World<'p, R> {
             events: BTreeMap::new(),
             planned: 0,
             parted: BTreeMap::new(),
+            paused: BTreeMap::new(),
             news,
             tell,
             crashes: Random::stream(seed, "crash"),
@@ -466,6 +470,9 @@ impl<'p, R: Runner> World<'p, R> {
         }
         process.armed = None;
         process.orders = None;
+        if self.paused.remove(&host).is_some() {
+            self.runner.resume(host);
+        }
         process.disk.kill();
         if let Some(store) = &process.store {
             store.kill();
@@ -514,6 +521,13 @@ impl<'p, R: Runner> World<'p, R> {
             }
             Event::Mend(one, other) => {
                 self.mend(one, other);
+                Ok(())
+            }
+            Event::Resume(host) => {
+                if self.paused.get(&host).is_some_and(|until| *until <= self.runner.now()) {
+                    self.paused.remove(&host);
+                    self.runner.resume(host);
+                }
                 Ok(())
             }
             Event::RoomAgain(host) => {
@@ -567,6 +581,16 @@ impl<'p, R: Runner> World<'p, R> {
                 self.at(until, Event::Mend(one, other));
                 self.note(format!("hosts {one} and {other} are parted for {for_ms} ms"));
             }
+            FaultKind::Pause { host, for_ms } if self.process(host).is_up => {
+                let until = now + Duration::from_millis(for_ms);
+                if self.paused.insert(host, until).is_none() {
+                    self.runner.pause(host);
+                }
+                self.at(until, Event::Resume(host));
+                self.note(format!("host {host} stands still for {for_ms} ms"));
+                self.count("pauses");
+            }
+            FaultKind::Pause { .. } => {}
             FaultKind::DiskFull { host, room, for_ms } => {
                 let disk = self.process(host).disk.clone();
                 disk.set_capacity(Some(disk.used_bytes() + room));
@@ -767,6 +791,9 @@ impl<'p, R: Runner> World<'p, R> {
     fn heal(&mut self) -> Result<(), Broken> {
         self.note("everything heals");
         self.healed = true;
+        for host in std::mem::take(&mut self.paused).into_keys() {
+            self.runner.resume(host);
+        }
         let now = self.runner.now();
         for (one, other) in std::mem::take(&mut self.parted).into_keys() {
             self.traffic.mend(one, other, now);

@@ -42,6 +42,8 @@ struct State {
     ready: Vec<Ready>,
     timers: BTreeMap<(u64, u64, u64), Timer>,
     dead: Vec<Domain>,
+    /// What would be ready in domains that stand still.
+    paused: BTreeMap<Domain, Vec<Ready>>,
     trace: u64,
     steps: u64,
 }
@@ -100,6 +102,7 @@ impl Executor {
             ready: Vec::new(),
             timers: BTreeMap::new(),
             dead: Vec::new(),
+            paused: BTreeMap::new(),
             trace: 0,
             steps: 0,
         };
@@ -156,6 +159,18 @@ impl Executor {
     /// Completes after a simulated time.
     pub(crate) fn sleep(&self, time: Duration) -> Sleep {
         Sleep { executor: self.clone(), due: micros(self.now()).saturating_add(micros(time)), key: None }
+    }
+
+    /// Nothing of a domain runs from now on.
+    pub(crate) fn pause(&self, domain: Domain) {
+        lock(&self.0.state).paused.entry(domain).or_default();
+    }
+
+    /// A domain goes on.
+    pub(crate) fn resume(&self, domain: Domain) {
+        let mut state = lock(&self.0.state);
+        let held = state.paused.remove(&domain).unwrap_or_default();
+        state.ready.extend(held);
     }
 
     /// Ends a domain at once: its tasks and jobs go as they are, new ones are not taken.
@@ -272,6 +287,14 @@ impl State {
         }
         let at = self.random.place(self.ready.len());
         let item = self.ready.swap_remove(at);
+        let domain = match &item {
+            Ready::Poll(id) => self.tasks.get(id).map(|entry| entry.domain),
+            Ready::Run(domain, _) => Some(*domain),
+        };
+        if let Some(held) = domain.and_then(|domain| self.paused.get_mut(&domain)) {
+            held.push(item);
+            return None;
+        }
         let what = match &item {
             Ready::Poll(id) => *id << 1,
             Ready::Run(domain, _) => domain.0 << 1 | 1,

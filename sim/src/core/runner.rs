@@ -70,6 +70,18 @@ impl Runner for CoreRunner {
         }
     }
 
+    fn pause(&mut self, host: usize) {
+        if let Some(domain) = *self.domain(host) {
+            self.executor.pause(domain);
+        }
+    }
+
+    fn resume(&mut self, host: usize) {
+        if let Some(domain) = *self.domain(host) {
+            self.executor.resume(domain);
+        }
+    }
+
     fn part(&mut self, _one: usize, _other: usize) {
         // Every message asks whether it passes.
     }

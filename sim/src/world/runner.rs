@@ -39,6 +39,12 @@ pub(crate) trait Runner {
     /// power went.
     fn end(&mut self, host: usize, power: bool);
 
+    /// A process stands still from now on.
+    fn pause(&mut self, host: usize);
+
+    /// It goes on.
+    fn resume(&mut self, host: usize);
+
     /// Two hosts do not reach each other from now on.
     fn part(&mut self, one: usize, other: usize);
 

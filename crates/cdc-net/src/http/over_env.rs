@@ -97,7 +97,7 @@ impl<E: Env> Ticker<E> {
 impl<E: Env> Timer for Ticker<E> {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         let env = self.env.clone();
-        Box::pin(Sleeping(Mutex::new(Box::pin(async move { env.sleep(duration).await }))))
+        Box::pin(Sleeping(Mutex::new(Some(Box::pin(async move { env.sleep(duration).await })))))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
@@ -109,8 +109,9 @@ impl<E: Env> Timer for Ticker<E> {
     }
 }
 
-/// A sleep that hyper may share between threads, which it never does: the lock is only for the type.
-struct Sleeping(Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>);
+/// A sleep that hyper may share between threads, which it never does: the lock is only for the type. It asks again after
+/// the end: `None` has ended.
+struct Sleeping(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
 
 impl Sleep for Sleeping {}
 
@@ -118,6 +119,11 @@ impl Future for Sleeping {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
+        let sleep = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(going) = sleep {
+            ready!(going.as_mut().poll(cx));
+            *sleep = None;
+        }
+        Poll::Ready(())
     }
 }

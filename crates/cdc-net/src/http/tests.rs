@@ -226,6 +226,16 @@ async fn a_request_that_does_not_arrive_and_a_connection_without_one_are_given_u
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_outlives_a_pause_longer_than_its_pings_are_apart() {
+    let mut rig = Rig::start(ServeOptions::default()).await;
+    let http = rig.client();
+    rig.is_served(&http).await;
+    rig.env.sleep(3 * HttpOptions::default().ping_interval).await;
+    rig.is_served(&http).await;
+    assert_eq!(http.connections_opened(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_and_opened_again() {
     let mut rig = Rig::start(ServeOptions::default()).await;
     let client = rig.client();
