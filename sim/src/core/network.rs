@@ -122,13 +122,14 @@ impl Network {
             (state.serves.get(&to).copied(), state.delay())
         };
         self.executor.sleep(delay).await;
-        let Some(host) = host else { return answer(way, Err(TransportError::Unreachable { object: to })) };
+        let unreachable = |to| TransportError::Unreachable { object: to, reason: "it is down".to_owned() };
+        let Some(host) = host else { return answer(way, Err(unreachable(to))) };
         if !self.passes(from, host, is_batch) {
             return;
         }
         let inboxes = self.lock().up.get(&host).cloned();
         let Some(inboxes) = inboxes else {
-            return answer(way, Err(TransportError::Unreachable { object: to }));
+            return answer(way, Err(unreachable(to)));
         };
         let sender = request.sender().clone();
         let answered = inboxes.call(&to, request).await;
