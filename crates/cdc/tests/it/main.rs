@@ -4,6 +4,7 @@
 mod attached;
 mod failures;
 mod hierarchy;
+mod remote;
 mod settings;
 
 use cdc::{Cdc, Object, Record};
