@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdc::{Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings, Stage};
+use cdc::{
+    Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings, Stage, Trouble,
+};
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Loopback, Transport};
@@ -53,7 +55,7 @@ pub(crate) enum News {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// What does not go on by itself.
-    Troubles(oneshot::Sender<Vec<(usize, String)>>),
+    Troubles(oneshot::Sender<Vec<(usize, Trouble)>>),
     /// The documents that an object's history adds up to, by source, collection and id.
     Fold(usize, oneshot::Sender<Result<Vec<FoldedDocument>, String>>),
 }
@@ -245,11 +247,11 @@ impl Host {
         }
     }
 
-    fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, String)> {
+    fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, Trouble)> {
         let oracle = lock(&self.oracle);
         let troubles = cdc.troubles().into_iter();
         let of = |id: &ObjectId| oracle.index(id).unwrap_or(usize::MAX);
-        troubles.map(|(id, trouble)| (of(&id), format!("{}: {}", trouble.what, trouble.reason))).collect()
+        troubles.map(|(id, trouble)| (of(&id), trouble)).collect()
     }
 }
 
