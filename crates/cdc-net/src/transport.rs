@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdc_model::{Answer, Batch, ObjectId};
-use cdc_relay::Hello;
+use cdc_relay::{GrantRequest, Hello};
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests an object's inbox holds at most; a sender waits behind that.
@@ -18,6 +18,8 @@ pub enum Request {
     Hello(Hello),
     /// Take this batch.
     Batch(Batch),
+    /// Grant a new epoch. The mark of the answer says which, and where it begins.
+    Grant(GrantRequest),
 }
 
 impl Request {
@@ -27,6 +29,7 @@ impl Request {
         match self {
             Self::Hello(hello) => &hello.sender,
             Self::Batch(batch) => &batch.sender,
+            Self::Grant(grant) => &grant.sender,
         }
     }
 }

@@ -210,7 +210,7 @@ impl<E: Env> Client<E> {
 
     async fn message(&self, to: &ObjectId, request: Request) -> Result<Message, WireError> {
         let is_large = match &request {
-            Request::Hello(_) => false,
+            Request::Hello(_) | Request::Grant(_) => false,
             Request::Batch(batch) => {
                 let bytes = batch.records.iter().map(|record| record.body.as_str().len());
                 bytes.sum::<usize>() > INLINE_BYTES_MAX

@@ -3,6 +3,7 @@
 
 mod attached;
 mod failures;
+mod granting;
 mod hierarchy;
 mod remote;
 mod settings;
