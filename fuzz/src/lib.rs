@@ -91,7 +91,7 @@ fn record(body: Body) -> Record {
 
 /// A document of another process, of whatever kind.
 pub fn document(text: &[u8]) {
-    for kind in [Kind::Hello, Kind::Batch] {
+    for kind in Kind::ALL {
         if let Ok((to, decoded)) = wire::decode_request(kind, text) {
             let written = wire::encode_request(&to, &decoded).expect("what was decoded can be written");
             let (_, again) = wire::decode_request(kind, &written).expect("what was written can be decoded");
@@ -112,6 +112,7 @@ fn same(one: &Request, other: &Request) -> bool {
     match (one, other) {
         (Request::Hello(one), Request::Hello(other)) => one == other,
         (Request::Batch(one), Request::Batch(other)) => one == other,
+        (Request::Grant(one), Request::Grant(other)) => one == other,
         _ => false,
     }
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdc::{Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings, Stage};
+use cdc::{
+    Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings, Stage, Trouble,
+};
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Loopback, Transport};
@@ -65,7 +67,7 @@ pub(crate) enum News {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// What does not go on by itself.
-    Troubles(oneshot::Sender<Vec<(usize, String)>>),
+    Troubles(oneshot::Sender<Vec<(usize, Trouble)>>),
     /// The documents that an object's history adds up to, by source, collection and id.
     Fold(usize, oneshot::Sender<Result<Vec<FoldedDocument>, String>>),
 }
@@ -260,6 +262,7 @@ impl Host {
         }
     }
 
+<<<<<<< HEAD
     /// Somebody reads along in batches and goes on after the cursor he has kept, whatever becomes of this process.
     fn start_readers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         let read: Vec<_> = {
@@ -280,10 +283,13 @@ impl Host {
     }
 
     fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, String)> {
+=======
+    fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, Trouble)> {
+>>>>>>> ad97f6e37f79c0ac65aebad9d98337b3edf15c73
         let oracle = lock(&self.oracle);
         let troubles = cdc.troubles().into_iter();
         let of = |id: &ObjectId| oracle.index(id).unwrap_or(usize::MAX);
-        troubles.map(|(id, trouble)| (of(&id), format!("{}: {}", trouble.what, trouble.reason))).collect()
+        troubles.map(|(id, trouble)| (of(&id), trouble)).collect()
     }
 }
 

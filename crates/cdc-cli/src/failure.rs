@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cdc::{ArchiveError, LogError, ObjectId, ReplayError};
+use cdc::{ArchiveError, HttpError, LogError, ObjectId, ReplayError};
 
 use crate::args::DocumentName;
 use crate::output::{self, Paint};
@@ -205,7 +205,16 @@ fn of_cdc(error: &cdc::Error) -> Meaning {
         Error::Relay(_) => (Exit::Usage, Some("change it in cdc.toml or by its flag")),
         Error::Value(cdc::ValueError::ObjectId { .. } | cdc::ValueError::Parse { .. }) => (Exit::Usage, None),
         Error::UnknownObject { .. } => (Exit::NotFound, None),
-        Error::UnknownParent { .. } => (Exit::NotFound, Some("`cdc create ID` creates it")),
+        Error::UnknownParent { .. } => (
+            Exit::NotFound,
+            Some(
+                "`cdc create ID` creates it; if another process serves it, name that in [remotes] of cdc.toml",
+            ),
+        ),
+        Error::Elsewhere { .. } => {
+            (Exit::Conflict, Some("if it is to be here, take it out of [remotes] in cdc.toml"))
+        }
+        Error::Http(error) => of_http(error),
         Error::NoArchive { .. } => (Exit::NotFound, None),
         Error::OtherParent { .. } => (
             Exit::Conflict,
@@ -229,8 +238,20 @@ fn of_cdc(error: &cdc::Error) -> Meaning {
         Error::Stopped { .. } => {
             (Exit::Failure, Some("once the cause is removed, the next `cdc run` goes on"))
         }
+        Error::Waiting { .. } => (Exit::Unreachable, Some("the next `cdc run` sends the rest")),
         Error::Deadline { .. } => (Exit::Failure, Some("the next `cdc run` sends the rest")),
         Error::Value(_) | Error::Sqlite(_) | Error::ShutDown | _ => (Exit::Failure, None),
+    }
+}
+
+fn of_http(error: &HttpError) -> Meaning {
+    match error {
+        HttpError::NotLoopback { .. } => (Exit::Usage, None),
+        HttpError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => (
+            Exit::Conflict,
+            Some("another process listens there; --listen takes another address, 127.0.0.1:0 any free port"),
+        ),
+        HttpError::Listen { .. } | _ => (Exit::Failure, Some("name an address of this machine")),
     }
 }
 

@@ -104,6 +104,9 @@ warehouse = {warehouse}
 # Only these collections and operations go to parents; all when empty.
 # collections = []
 # operations = []                # of "INSERT", "UPDATE", "DELETE"
+
+# Objects that another process of this machine runs with `cdc serve`, and its address: parents of objects here.
+[remotes]                        # "https://crm.headless.ly" = "127.0.0.1:7410"
 "#,
         events_min = archive.events_min,
         interval = archive.interval_ms,
@@ -118,18 +121,25 @@ fn parse(path: &Path, text: &str) -> Result<Settings, Failure> {
     let settings: Settings =
         toml::from_str(text).map_err(|error: toml::de::Error| at(error.span(), error.message()))?;
     settings.validate().map_err(|error| at(span_of(text, &error), &error.to_string()))?;
+    if let Some((object, address)) = settings.remotes.iter().find(|(_, address)| !address.ip().is_loopback())
+    {
+        let error = cdc::HttpError::NotLoopback { address: *address };
+        return Err(at(span_in(text, "remotes", object.as_str()), &error.to_string()));
+    }
     Ok(settings)
 }
 
 /// Where a setting that is outside its limits stands.
 fn span_of(text: &str, error: &cdc::RelayError) -> Option<std::ops::Range<usize>> {
     let cdc::RelayError::Setting { name, .. } = error else { return None };
-    let table = DeTable::parse(text).ok()?;
-    let setting = |part: &str| {
-        let DeValue::Table(part) = table.get_ref().get(part)?.get_ref() else { return None };
-        Some(part.get(*name)?.span())
-    };
-    ["link", "archive"].into_iter().find_map(setting)
+    ["link", "archive"].into_iter().find_map(|table| span_in(text, table, name))
+}
+
+/// Where the value of a setting stands.
+fn span_in(text: &str, table: &str, name: &str) -> Option<std::ops::Range<usize>> {
+    let file = DeTable::parse(text).ok()?;
+    let DeValue::Table(table) = file.get_ref().get(table)?.get_ref() else { return None };
+    Some(table.get(name)?.span())
 }
 
 /// A mistake in `cdc.toml` with its place, and the line it stands in.
@@ -236,6 +246,14 @@ mod tests {
             ("[archive\n", 1, 9, "unclosed table"),
             ("[archive]\ninterval = 5\n", 1, 1, "missing field `warehouse`"),
             ("[link]\noperations = [\"UPSERT\"]\n", 2, 15, "unknown variant `UPSERT`"),
+            (
+                "[remotes]\n\"https://a.b\" = \"10.0.0.1:7410\"\n",
+                2,
+                17,
+                "10.0.0.1:7410 is not a loopback address",
+            ),
+            ("[remotes]\n\"https://a.b\" = \"localhost:7410\"\n", 2, 17, "invalid socket address syntax"),
+            ("[remotes]\n\"a.b\" = \"127.0.0.1:7410\"\n", 2, 1, "\"a.b\" is not"),
         ] {
             match parse(Path::new(FILE), text) {
                 Err(Failure::Settings { line: l, column: c, message: m, .. }) => {

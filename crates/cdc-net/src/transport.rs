@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdc_model::{Answer, Batch, ObjectId};
-use cdc_relay::Hello;
+use cdc_relay::{GrantRequest, Hello};
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests an object's inbox holds at most; a sender waits behind that.
@@ -18,6 +18,8 @@ pub enum Request {
     Hello(Hello),
     /// Take this batch.
     Batch(Batch),
+    /// Grant a new epoch. The mark of the answer says which, and where it begins.
+    Grant(GrantRequest),
 }
 
 impl Request {
@@ -27,6 +29,7 @@ impl Request {
         match self {
             Self::Hello(hello) => &hello.sender,
             Self::Batch(batch) => &batch.sender,
+            Self::Grant(grant) => &grant.sender,
         }
     }
 }
@@ -36,10 +39,12 @@ impl Request {
 #[non_exhaustive]
 pub enum TransportError {
     /// Nobody serves this object where the transport can reach.
-    #[error("{object} is not reachable")]
+    #[error("{object} is not reachable: {reason}")]
     Unreachable {
         /// The object asked for.
         object: ObjectId,
+        /// Who was asked for it, and what came of that.
+        reason: String,
     },
     /// The receiver went away before it answered, or could not store the request.
     #[error("{object} gave no answer")]
@@ -118,7 +123,10 @@ impl Transport for Loopback {
     fn call(&self, to: &ObjectId, request: Request) -> Call {
         let (inbox, to) = (self.inbox(to), to.clone());
         Box::pin(async move {
-            let inbox = inbox.ok_or_else(|| TransportError::Unreachable { object: to.clone() })?;
+            let inbox = inbox.ok_or_else(|| TransportError::Unreachable {
+                object: to.clone(),
+                reason: "it is not served here".to_owned(),
+            })?;
             let (answer, answered) = oneshot::channel();
             let no_answer = || TransportError::NoAnswer { object: to.clone() };
             inbox.send(Delivery { request, answer }).await.ok().ok_or_else(no_answer)?;
@@ -164,7 +172,8 @@ mod tests {
             delivery.answer.send(answer.clone()).unwrap();
         });
         assert_eq!(called, Ok(answer));
-        assert_eq!(net.call(&other, hello()).await, Err(TransportError::Unreachable { object: other }));
+        let absent = net.call(&other, hello()).await.unwrap_err();
+        assert_eq!(absent.to_string(), "https://x.y is not reachable: it is not served here");
     }
 
     #[tokio::test]

@@ -9,9 +9,11 @@ mod batch;
 mod bounded;
 mod error;
 pub use error::WireError;
+mod grant;
 mod hello;
 mod pack;
 pub use pack::{pack, unpack, unpacked_size};
+mod random;
 
 use cdc_model::ObjectId;
 use serde::Deserialize;
@@ -43,15 +45,21 @@ pub enum Kind {
     Hello,
     /// [`Request::Batch`].
     Batch,
+    /// [`Request::Grant`].
+    Grant,
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Hello, Self::Batch, Self::Grant];
+
     /// Of a request.
     #[must_use]
     pub const fn of(request: &Request) -> Self {
         match request {
             Request::Hello(_) => Self::Hello,
             Request::Batch(_) => Self::Batch,
+            Request::Grant(_) => Self::Grant,
         }
     }
 
@@ -61,13 +69,14 @@ impl Kind {
         match self {
             Self::Hello => "/v1/hello",
             Self::Batch => "/v1/batch",
+            Self::Grant => "/v1/grant",
         }
     }
 
     /// The kind that is posted to this path.
     #[must_use]
     pub fn at(path: &str) -> Option<Self> {
-        [Self::Hello, Self::Batch].into_iter().find(|kind| kind.path() == path)
+        Self::ALL.into_iter().find(|kind| kind.path() == path)
     }
 }
 
@@ -79,8 +88,9 @@ impl Kind {
 /// what could not be read back the same.
 pub fn encode_request(to: &ObjectId, request: &Request) -> Result<Vec<u8>, WireError> {
     let text = match request {
-        Request::Hello(hello) => hello::encode(to, hello)?,
+        Request::Hello(hello) => hello::encode(to, hello),
         Request::Batch(batch) => batch::encode(to, batch)?,
+        Request::Grant(grant) => grant::encode(to, grant),
     };
     match text.len() <= TEXT_BYTES_MAX {
         true => Ok(text),
@@ -97,6 +107,7 @@ pub fn decode_request(kind: Kind, text: &[u8]) -> Result<(ObjectId, Request), Wi
     match kind {
         Kind::Hello => hello::decode(text).map(|(to, hello)| (to, Request::Hello(hello))),
         Kind::Batch => batch::decode(text).map(|(to, batch)| (to, Request::Batch(batch))),
+        Kind::Grant => grant::decode(text).map(|(to, grant)| (to, Request::Grant(grant))),
     }
 }
 

@@ -22,15 +22,18 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, warehouse: Warehouse, settings: ArchiveSettings) {
     let mut pause = RETRY_FIRST;
-    let mut stop = object.stop.subscribe();
+    let (mut stop, mut flush) = (object.stop.subscribe(), object.flush.subscribe());
     loop {
         match archive_until_stopped(&object, &warehouse, &settings, &mut pause).await {
             Ok(()) => return,
             Err(error) if may_pass(&error) => {
                 object.set_failed("archive", &error);
+                flush.borrow_and_update();
                 tokio::select! {
                     biased;
                     () = stopped(&mut stop) => return,
+                    // Somebody waits for it.
+                    _ = flush.changed() => {}
                     () = object.env.sleep(pause) => {}
                 }
                 pause = (pause * 2).min(RETRY_MAX);

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc_iceberg::Storage;
-use cdc_model::{ObjectId, Sequence};
+use cdc_model::ObjectId;
 use cdc_net::{Env, Http, HttpOptions, HttpServer, Loopback, Reach, ServeOptions, Tokio, Transport};
 use cdc_relay::Stages;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::node::{Hot, Node};
 use crate::registry::ObjectSpec;
-use crate::shared::Shared;
+use crate::shared::{Patience, Shared};
 use crate::uplink::Uplink;
 use crate::{ArchiveSettings, Error, ObjectBuilder, Project, Result, Settings, archiver, drainer, intake};
 
@@ -243,6 +243,7 @@ impl<E: Env> Cdc<E> {
         let _opening = self.inner.opening.lock().await;
         let mut chain = vec![id.clone()];
         let registry = &self.inner.project.registry;
+        registry.check_here(id)?;
         for ancestor in registry.ancestors(&registry.require(id)?)? {
             if registry.is_here(&ancestor)? {
                 chain.push(ancestor);
@@ -295,13 +296,13 @@ impl<E: Env> Cdc<E> {
         drive(Box::pin(intake::serve(Arc::clone(&object), inner.net.serve(object.id().clone()))));
         if let Some(parent) = object.spec.context.clone() {
             let parent_settled = self.opened(&parent).map(|parent| parent.settled.subscribe());
-            let is_here = inner.project.registry.is_here(&parent)?;
-            let transport: Arc<dyn Transport> = match is_here {
-                true => Arc::new(inner.net.clone()),
-                false => Arc::clone(&inner.remote),
+            let is_elsewhere = !inner.project.registry.is_here(&parent)?;
+            let transport: Arc<dyn Transport> = match is_elsewhere {
+                true => Arc::clone(&inner.remote),
+                false => Arc::new(inner.net.clone()),
             };
-            let options = inner.project.settings.link.clone();
-            let uplink = Uplink { object: Arc::clone(&object), parent, parent_settled, transport, options };
+            let (object, options) = (Arc::clone(&object), inner.project.settings.link.clone());
+            let uplink = Uplink { object, parent, parent_settled, is_elsewhere, transport, options };
             drive(Box::pin(uplink.drive()));
         }
         if let (Some(warehouse), Some(settings)) = (warehouse, inner.project.settings.archive.clone()) {
@@ -343,16 +344,19 @@ impl<E: Env> Cdc<E> {
         lock(&self.inner.objects).values().cloned().collect()
     }
 
-    /// Waits until everything is quiet: attached databases drained, every link and archive at the end of its log.
+    /// Waits until everything is quiet: attached databases drained, every link and archive at the end of its log. What
+    /// another process does with it is not waited for.
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] when something does not go on by itself; the rest goes on all the same.
+    /// [`Error::Waiting`] when something was tried meanwhile and cannot go on just now, such as a link whose parent
+    /// does not answer, [`Error::Stopped`] when something does not go on by itself; the rest goes on all the same.
     pub async fn quiet(&self) -> Result<()> {
+        let patience = Patience::TriedSince(self.inner.env.now());
         let mut objects = self.all();
         // Children before parents, so that one pass carries everything to the roots.
         objects.sort_by_key(|object| std::cmp::Reverse(object.depth));
-        let looks: Vec<_> = objects.iter().map(|object| Self::drain(object)).collect();
+        let looks: Vec<_> = objects.iter().map(|object| Self::drain(object, patience)).collect();
         let mut result = Ok(());
         for look in futures_util::future::join_all(looks).await {
             result = result.and(look);
@@ -360,16 +364,16 @@ impl<E: Env> Cdc<E> {
         while let Some(depth) = objects.first().map(|object| object.depth) {
             let (level, rest) = objects.into_iter().partition(|object| object.depth == depth);
             objects = rest;
-            let sent = level.iter().map(|object: &Arc<Shared<E>>| Self::send(object));
+            let sent = level.iter().map(|object: &Arc<Shared<E>>| Self::send(object, patience));
             for sent in futures_util::future::join_all(sent).await {
-                result = result.and(sent.map(|_| ()));
+                result = result.and(sent);
             }
         }
         result
     }
 
     /// Drains what was captured to its end as of now.
-    pub(crate) async fn drain(object: &Arc<Shared<E>>) -> Result<()> {
+    pub(crate) async fn drain(object: &Arc<Shared<E>>, patience: Patience) -> Result<()> {
         if object.spec.attached.as_ref().is_none_or(|attached| attached.detached) {
             return object.run(|node| node.drain_own()).await;
         }
@@ -378,23 +382,23 @@ impl<E: Env> Cdc<E> {
             *count += 1;
             asked = *count;
         });
-        object.until(&object.quiet_looks, asked, &[(object, &["drain"])]).await
+        object.until(&object.quiet_looks, asked, &[(object, &["drain"])], patience).await
     }
 
     /// Sends everything up to the log's end as of now to the parent and to the archive.
-    pub(crate) async fn send(object: &Arc<Shared<E>>) -> Result<Sequence> {
+    async fn send(object: &Arc<Shared<E>>, patience: Patience) -> Result<()> {
         let tail = object.tail.borrow().sequence;
         object.flush.send_modify(|count| *count += 1);
         if object.spec.context.is_some() {
-            object.until(&object.acked, tail, &[(object, &["link", "stages"])]).await?;
+            object.until(&object.acked, tail, &[(object, &["link", "stages"])], patience).await?;
         }
         if let Some(archived) = &object.archived {
-            object.until(archived, tail, &[(object, &["archive"])]).await?;
+            object.until(archived, tail, &[(object, &["archive"])], patience).await?;
         }
-        Ok(tail)
+        Ok(())
     }
 
-    /// What does not go on by itself, with the reason.
+    /// What has stopped or waits, with the reason.
     #[must_use]
     pub fn troubles(&self) -> Vec<(ObjectId, crate::Trouble)> {
         let troubles = |object: Arc<Shared<E>>| {
@@ -404,12 +408,13 @@ impl<E: Env> Cdc<E> {
         self.all().into_iter().flat_map(troubles).collect()
     }
 
-    /// Empties what is under way, then stops. Whatever is left when the deadline passes is sent by the next
-    /// engine; nothing is lost either way.
+    /// Empties what is under way, then stops. Whatever is left when the deadline passes, or cannot go on just now, is
+    /// sent by the next engine; nothing is lost either way.
     ///
     /// # Errors
     ///
-    /// [`Error::Deadline`] names what was left; the engine has stopped all the same.
+    /// [`Error::Deadline`], [`Error::Waiting`] or [`Error::Stopped`] names what was left; the engine has stopped all the
+    /// same.
     pub async fn shutdown(self, deadline: Deadline) -> Result<()> {
         let emptied = {
             let (quiet, late) = (self.quiet(), self.inner.env.sleep(deadline.0));
@@ -454,10 +459,12 @@ impl<E: Env> Inner<E> {
     fn signal_stop(&self) {
         self.stop.send_replace(true);
         drop(lock(&self.alive).take());
-        for (id, object) in lock(&self.objects).iter() {
-            self.net.withdraw(id);
+        let objects = lock(&self.objects);
+        // All links first: none is to find its parent gone.
+        for object in objects.values() {
             object.stop.send_replace(true);
         }
+        objects.keys().for_each(|id| self.net.withdraw(id));
     }
 }
 

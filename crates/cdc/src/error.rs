@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use cdc_model::{ObjectId, Remedy, Sequence};
@@ -118,6 +119,24 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A link or an archive cannot go on just now; it is tried again without being asked.
+    #[error("{id}: {what} waits: {reason}")]
+    Waiting {
+        /// The object.
+        id: ObjectId,
+        /// Its `link` or `archive` or `drain`.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The object is another process's, as [`Settings::remotes`](crate::Settings::remotes) says.
+    #[error("{id} is served by another process, at {address}: it is one of the remotes of this project")]
+    Elsewhere {
+        /// The object.
+        id: ObjectId,
+        /// Where it is served.
+        address: SocketAddr,
+    },
     /// The deadline passed before everything under way was done. Nothing is lost.
     #[error("the deadline passed at sequence {done} of {wanted} of {id}")]
     Deadline {
@@ -154,7 +173,7 @@ impl Error {
             Self::Archive(error) => error.remedy(),
             Self::Replay(error) => error.remedy(),
             Self::Relay(error) => error.remedy(),
-            Self::Deadline { .. } => Remedy::Retry,
+            Self::Deadline { .. } | Self::Waiting { .. } => Remedy::Retry,
             Self::InUse { .. } | Self::Copied { .. } => Remedy::Fenced,
             Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,
             Self::Panicked { .. } => Remedy::Bug,
@@ -165,6 +184,7 @@ impl Error {
             | Self::UnknownParent { .. }
             | Self::OtherParent { .. }
             | Self::Circle { .. }
+            | Self::Elsewhere { .. }
             | Self::File { .. }
             | Self::Attached { .. }
             | Self::NotAttached { .. }

@@ -44,7 +44,7 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
 
 fn weight(request: &Request) -> usize {
     match request {
-        Request::Hello(_) => 0,
+        Request::Hello(_) | Request::Grant(_) => 0,
         Request::Batch(batch) => batch.records.len(),
     }
 }

@@ -7,8 +7,8 @@ use cdc_log::{Attached, Limit, Log, LogTransaction};
 use cdc_model::{Answer, Batch, ObjectId, Position, Received, Record, Refusal, Sequence, mutant};
 use cdc_net::Request;
 use cdc_relay::{
-    AckMap, Covered, Cut, Cutter, Inbound, Intake, OriginMark, Outbound, Receiver, Slice, Stages, Verdict,
-    refused,
+    AckMap, Covered, Cut, Cutter, GrantRequest, Inbound, Intake, OriginMark, Outbound, Receiver, Slice,
+    Stages, Verdict, refused,
 };
 
 use crate::{Error, Result};
@@ -183,6 +183,7 @@ impl Node {
                         }
                     }
                     Request::Batch(batch) => take(log, receiver, batch, &mut stored)?,
+                    Request::Grant(request) => grant(log, receiver, request)?,
                 };
                 served.push((request.sender().clone(), refusal));
             }
@@ -282,6 +283,27 @@ fn take(
     log.set_link(&batch.sender, &link_of(plan.link))?;
     count(log, &plan.received)?;
     Ok(None)
+}
+
+/// Grants a child a new epoch in the transaction, or says why not. A repeat changes nothing.
+fn grant(
+    log: &mut LogTransaction<'_>,
+    receiver: &Receiver,
+    request: &GrantRequest,
+) -> Result<Option<Refusal>, cdc_log::Error> {
+    let known = log.link(&request.sender)?.as_ref().map(inbound);
+    match receiver.grant(known.as_ref(), request) {
+        Ok((link, _)) if known == Some(link) => Ok(None),
+        Ok((link, _)) => {
+            log.set_link(&request.sender, &link_of(link))?;
+            log.count("granted", 1)?;
+            Ok(None)
+        }
+        Err(refusal) => {
+            log.count("not-granted", 1)?;
+            Ok(Some(refusal))
+        }
+    }
 }
 
 fn count(log: &mut LogTransaction<'_>, received: &Received) -> Result<(), cdc_log::Error> {

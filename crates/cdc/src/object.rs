@@ -8,7 +8,7 @@ use cdc_relay::Stages;
 use crate::engine::blocking;
 use crate::node::Hot;
 use crate::registry::ObjectSpec;
-use crate::shared::Shared;
+use crate::shared::{Patience, Shared};
 use crate::{Cdc, Error, Reader, Result};
 
 /// Says how to open an object.
@@ -79,7 +79,7 @@ impl<E: Env> ObjectBuilder<E> {
     /// # Errors
     ///
     /// [`Error::Value`] when the id is none, [`Error::UnknownParent`], [`Error::OtherParent`], [`Error::Circle`],
-    /// [`Error::Relay`] when stages have no name or one name, or what SQLite says to a migration.
+    /// [`Error::Elsewhere`], [`Error::Relay`] when stages have no name or one name, or what SQLite says to a migration.
     pub async fn open(self) -> Result<Object<E>> {
         let Self { cdc, id, context, archive, migrations, capture, stages } = self;
         let id: ObjectId = id.parse()?;
@@ -188,14 +188,14 @@ impl<E: Env> Object<E> {
     }
 
     /// Sends everything up to the newest record on its way and waits until the root has stored it, or the first
-    /// ancestor that another process serves. Archiving goes on by itself; [`Object::settle`] waits for that and for
-    /// the root wherever it is.
+    /// ancestor that another process serves; for one that is not there, as long as it takes. Archiving goes on by
+    /// itself; [`Object::settle`] waits for that and for the root wherever it is.
     ///
     /// # Errors
     ///
     /// [`Error::Stopped`] when a link on the way does not go on by itself.
     pub async fn flush(&self) -> Result<()> {
-        Cdc::drain(&self.shared).await?;
+        Cdc::drain(&self.shared, Patience::Endless).await?;
         let mut object = Arc::clone(&self.shared);
         while let Some(parent) = object.spec.context.clone() {
             let tail = object.tail.borrow().sequence;
@@ -203,14 +203,15 @@ impl<E: Env> Object<E> {
             let above = self.cdc.opened_or_elsewhere(&parent)?;
             let mut drivers: Vec<(_, &[&str])> = vec![(&object, &["link", "stages"])];
             drivers.extend(above.iter().map(|above| (above, &["intake"][..])));
-            object.until(&object.acked, tail, &drivers).await?;
+            object.until(&object.acked, tail, &drivers, Patience::Endless).await?;
             let Some(above) = above else { break };
             object = above;
         }
         Ok(())
     }
 
-    /// Waits until everything up to the newest record is stored at the root and in every archive on the way.
+    /// Waits until everything up to the newest record is stored at the root and in every archive on the way. An ancestor
+    /// that another process serves is asked now and then, and archives when its own settings say so.
     ///
     /// # Errors
     ///
@@ -226,7 +227,7 @@ impl<E: Env> Object<E> {
         chain.iter().for_each(|object| object.flush.send_modify(|count| *count += 1));
         const DRIVERS: &[&str] = &["archive", "intake", "link", "stages"];
         let drivers: Vec<_> = chain.iter().map(|object| (object, DRIVERS)).collect();
-        self.shared.until(&self.shared.settled, tail, &drivers).await
+        self.shared.until(&self.shared.settled, tail, &drivers, Patience::Endless).await
     }
 
     /// A subscriber's checkpoint in this object.

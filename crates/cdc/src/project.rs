@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use cdc_iceberg::{Location, Storage};
@@ -68,8 +69,8 @@ impl Project {
     ///
     /// [`Error::File`] when the folder cannot be made.
     pub fn open(folder: impl AsRef<Path>, settings: Settings) -> Result<Self> {
-        let elsewhere = settings.remotes.keys().cloned().collect();
-        Ok(Self { registry: Registry::open(folder.as_ref(), elsewhere)?, settings, store: None })
+        let registry = Registry::open(folder.as_ref(), settings.remotes.clone())?;
+        Ok(Self { registry, settings, store: None })
     }
 
     /// The same project, archiving into a store that is open already in the place of the folder that its settings
@@ -109,6 +110,12 @@ impl Project {
         self.registry.require(id)
     }
 
+    /// Where another process serves an object, as the settings say.
+    #[must_use]
+    pub fn remote(&self, id: &ObjectId) -> Option<SocketAddr> {
+        self.settings.remotes.get(id).copied()
+    }
+
     /// The object a database is attached to.
     ///
     /// # Errors
@@ -134,7 +141,8 @@ impl Project {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownParent`], [`Error::Circle`], or [`Error::OtherParent`] when it exists with another.
+    /// [`Error::UnknownParent`], [`Error::Circle`], [`Error::Elsewhere`], or [`Error::OtherParent`] when it exists with
+    /// another.
     pub fn create(&self, id: &ObjectId, context: Option<&ObjectId>) -> Result<bool> {
         self.create_as(&ObjectSpec {
             id: id.clone(),
@@ -196,7 +204,7 @@ impl Project {
             attached: Some(attached),
             archive: known.is_some_and(|known| known.archive),
         };
-        self.registry.check_context(&spec)?;
+        self.registry.check(&spec)?;
         let folder = self.registry.object_folder(&spec.id);
         let folder_is_new = !folder.exists();
         fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;

@@ -3,9 +3,10 @@
 //! `.cdc/objects/{name}/object.json` is written last when an object is made, so that a half-made object does not
 //! exist; a process that runs the project picks new ones up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use cdc_log::Tables;
@@ -58,13 +59,13 @@ pub struct AttachedSpec {
 #[derive(Clone, Debug)]
 pub(crate) struct Registry {
     folder: PathBuf,
-    /// Objects that another process serves: parents of some here.
-    elsewhere: BTreeSet<ObjectId>,
+    /// Objects that another process serves, and where: parents of some here.
+    elsewhere: BTreeMap<ObjectId, SocketAddr>,
 }
 
 impl Registry {
     /// The registry of the project in `folder`, which is made if it is missing.
-    pub(crate) fn open(folder: &Path, elsewhere: BTreeSet<ObjectId>) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, elsewhere: BTreeMap<ObjectId, SocketAddr>) -> Result<Self> {
         let objects = folder.join(".cdc/objects");
         fs::create_dir_all(&objects).map_err(file(&objects, "written"))?;
         Ok(Self { folder: folder.to_owned(), elsewhere })
@@ -80,7 +81,15 @@ impl Registry {
 
     /// Whether an object is served here.
     pub(crate) fn is_here(&self, id: &ObjectId) -> Result<bool> {
-        Ok(!self.elsewhere.contains(id) && self.get(id)?.is_some())
+        Ok(!self.elsewhere.contains_key(id) && self.get(id)?.is_some())
+    }
+
+    /// An error if another process serves the object.
+    pub(crate) fn check_here(&self, id: &ObjectId) -> Result<()> {
+        match self.elsewhere.get(id) {
+            Some(address) => Err(Error::Elsewhere { id: id.clone(), address: *address }),
+            None => Ok(()),
+        }
     }
 
     /// Takes the project for this process, until the file is dropped.
@@ -157,7 +166,7 @@ impl Registry {
 
     /// Stores an object: all of it or nothing, also through a crash.
     pub(crate) fn put(&self, spec: &ObjectSpec) -> Result<()> {
-        self.check_context(spec)?;
+        self.check(spec)?;
         let (objects, folder) = (self.folder.join(".cdc/objects"), self.object_folder(&spec.id));
         fs::create_dir_all(&folder).map_err(file(&folder, "written"))?;
         let (path, draft) = (folder.join("object.json"), folder.join("object.json.new"));
@@ -206,10 +215,12 @@ impl Registry {
         Ok(ancestors)
     }
 
-    pub(crate) fn check_context(&self, spec: &ObjectSpec) -> Result<()> {
+    /// Checks that an object may be made here, below the parent that it names.
+    pub(crate) fn check(&self, spec: &ObjectSpec) -> Result<()> {
+        self.check_here(&spec.id)?;
         self.ancestors(spec)?;
         if let Some(context) = &spec.context
-            && !self.elsewhere.contains(context)
+            && !self.elsewhere.contains_key(context)
             && self.get(context)?.is_none()
         {
             return Err(Error::UnknownParent { id: spec.id.clone(), context: context.clone() });
@@ -241,7 +252,7 @@ mod tests {
     #[test]
     fn objects_are_stored_and_a_circle_or_a_missing_parent_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(folder.path(), BTreeSet::new()).unwrap();
+        let registry = Registry::open(folder.path(), BTreeMap::new()).unwrap();
         let (root, child) = (spec("a.b", None), spec("a.b/c", Some("a.b")));
         assert!(matches!(registry.put(&child), Err(Error::UnknownParent { .. })));
         registry.put(&root).unwrap();
@@ -257,7 +268,7 @@ mod tests {
     #[test]
     fn only_one_process_takes_a_project() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(folder.path(), BTreeSet::new()).unwrap();
+        let registry = Registry::open(folder.path(), BTreeMap::new()).unwrap();
         let lock = registry.lock().unwrap();
         assert!(matches!(registry.lock(), Err(Error::InUse { .. })));
         drop(lock);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant};
 use cdc_net::Env;
@@ -44,7 +45,30 @@ pub(crate) struct Shared<E: Env> {
     /// Counts troubles of all objects, so that whoever waits for progress looks again.
     news: watch::Sender<u64>,
     /// By what has stopped.
-    troubles: Mutex<BTreeMap<&'static str, (String, Remedy)>>,
+    troubles: Mutex<BTreeMap<&'static str, Told>>,
+}
+
+/// A trouble, and when it was last met.
+#[derive(Debug)]
+struct Told {
+    reason: String,
+    remedy: Remedy,
+    at: Duration,
+}
+
+impl Told {
+    fn is_passing(&self) -> bool {
+        self.remedy == Remedy::Retry
+    }
+}
+
+/// How long to wait for what goes on by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// For ever.
+    Endless,
+    /// Until it has failed once more since then.
+    TriedSince(Duration),
 }
 
 /// Why children's events wait in an object that was opened without its stages.
@@ -147,12 +171,14 @@ impl<E: Env> Shared<E> {
     }
 
     pub(crate) fn set_trouble(&self, what: &'static str, reason: String, remedy: Remedy) {
-        let trouble = (reason, remedy);
-        if self.troubles_now().get(what) != Some(&trouble) {
-            let goes_on = remedy == Remedy::Retry;
-            tracing::warn!(object = %self.id(), what, reason = %trouble.0, goes_on, "trouble");
-            self.troubles_now().insert(what, trouble);
+        let told = Told { reason, remedy, at: self.env.now() };
+        let mut troubles = self.troubles_now();
+        if troubles.get(what).is_none_or(|known| known.reason != told.reason || known.remedy != remedy) {
+            let goes_on = told.is_passing();
+            tracing::warn!(object = %self.id(), what, reason = %told.reason, goes_on, "trouble");
         }
+        troubles.insert(what, told);
+        drop(troubles);
         self.news.send_modify(|count| *count += 1);
     }
 
@@ -165,26 +191,37 @@ impl<E: Env> Shared<E> {
         self.troubles_now().remove(what);
     }
 
+    pub(crate) fn has_trouble(&self, what: &str) -> bool {
+        self.troubles_now().contains_key(what)
+    }
+
     pub(crate) fn troubles(&self) -> Vec<Trouble> {
         let troubles = self.troubles_now();
-        let trouble = |(what, (reason, remedy)): (&&'static str, &(String, Remedy))| Trouble {
+        let trouble = |(what, told): (&&'static str, &Told)| Trouble {
             what,
-            reason: reason.clone(),
-            remedy: *remedy,
+            reason: told.reason.clone(),
+            remedy: told.remedy,
         };
         troubles.iter().map(trouble).collect()
     }
 
-    fn troubles_now(&self) -> MutexGuard<'_, BTreeMap<&'static str, (String, Remedy)>> {
+    fn troubles_now(&self) -> MutexGuard<'_, BTreeMap<&'static str, Told>> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error if one of these drivers of the object has stopped.
-    fn check(&self, drivers: &[&str]) -> Result<()> {
-        let stopped = self.troubles().into_iter().find(|trouble| drivers.contains(&trouble.what));
-        stopped.map_or(Ok(()), |Trouble { what, reason, .. }| {
-            Err(Error::Stopped { id: self.id().clone(), what, reason })
-        })
+    /// An error if one of these drivers of the object has stopped, or waits for longer than there is patience.
+    fn check(&self, drivers: &[&str], patience: Patience) -> Result<()> {
+        for (what, told) in self.troubles_now().iter().filter(|(what, _)| drivers.contains(what)) {
+            let (id, reason) = (self.id().clone(), told.reason.clone());
+            match patience {
+                _ if !told.is_passing() => return Err(Error::Stopped { id, what, reason }),
+                Patience::TriedSince(since) if told.at >= since => {
+                    return Err(Error::Waiting { id, what, reason });
+                }
+                Patience::TriedSince(_) | Patience::Endless => {}
+            }
+        }
+        Ok(())
     }
 
     /// Waits until `reached` has got to `wanted`, or one of the drivers on the way has stopped.
@@ -193,11 +230,12 @@ impl<E: Env> Shared<E> {
         reached: &watch::Sender<T>,
         wanted: T,
         drivers: &[(&Arc<Self>, &[&str])],
+        patience: Patience,
     ) -> Result<()> {
         let (mut watched, mut news) = (reached.subscribe(), self.news.subscribe());
         loop {
             news.borrow_and_update();
-            drivers.iter().try_for_each(|(object, drivers)| object.check(drivers))?;
+            drivers.iter().try_for_each(|(object, drivers)| object.check(drivers, patience))?;
             if *watched.borrow_and_update() >= wanted {
                 return Ok(());
             }

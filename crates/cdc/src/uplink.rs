@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_model::{ObjectId, Remedy, Sequence, fault_point, reached};
-use cdc_net::{Call, Env, Request, Transport};
+use cdc_model::{Answer, ObjectId, Remedy, Sequence, fault_point, reached};
+use cdc_net::{Call, Env, Request, Transport, TransportError};
 use cdc_relay::{Action, LinkOptions, RequestId, Sender, Setup, Stop};
 use tokio::sync::watch;
 
@@ -31,13 +31,21 @@ impl Saved {
 /// Pause after the object's own log could not be read.
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 
-type Flight = (RequestId, Call);
+/// A request on its way to the parent.
+struct Flight {
+    request: RequestId,
+    /// When the sender takes it for lost.
+    deadline: Duration,
+    answer: Call,
+}
 
 pub(crate) struct Uplink<E: Env> {
     pub(crate) object: Arc<Shared<E>>,
     pub(crate) parent: ObjectId,
     /// What the parent has settled, where it lives in this process: news to ask for.
     pub(crate) parent_settled: Option<watch::Receiver<Sequence>>,
+    /// Whether another process serves the parent.
+    pub(crate) is_elsewhere: bool,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: LinkOptions,
 }
@@ -84,14 +92,17 @@ impl<E: Env> Uplink<E> {
         }
         loop {
             let now = self.object.env.now();
+            if flight.take_if(|flight| flight.deadline <= now).is_some() {
+                self.tell_waiting(&TransportError::NoAnswer { object: self.parent.clone() });
+            }
             sender.handle_tail(now, *tail.borrow_and_update());
             let until = match sender.poll(now) {
                 Action::Handshake { request, hello } => {
-                    flight = Some((request, self.call(Request::Hello(hello))));
+                    flight = Some(self.call(now, request, Request::Hello(hello)));
                     continue;
                 }
                 Action::Send { request, batch } => {
-                    flight = Some((request, self.call(Request::Batch(batch))));
+                    flight = Some(self.call(now, request, Request::Batch(batch)));
                     continue;
                 }
                 Action::Stopped(why) => {
@@ -114,7 +125,7 @@ impl<E: Env> Uplink<E> {
             let until = due.into_iter().chain(until).min();
             let answered = async {
                 match &mut flight {
-                    Some((request, answer)) => (*request, answer.await),
+                    Some(flight) => (flight.request, (&mut flight.answer).await),
                     None => std::future::pending().await,
                 }
             };
@@ -128,15 +139,10 @@ impl<E: Env> Uplink<E> {
                 }
                 (request, answer) = answered => {
                     flight = None;
-                    let now = self.object.env.now();
-                    match answer {
-                        Ok(_) if fault_point!("link.answer-lost") => sender.handle_failure(now, request),
-                        Ok(answer) => sender.handle_answer(now, request, answer),
-                        Err(_lost) => sender.handle_failure(now, request),
-                    }
+                    self.take(&mut sender, request, answer);
                 }
                 _ = tail.changed() => {}
-                _ = flush.changed() => sender.flush(),
+                _ = flush.changed() => self.flush(&mut sender),
                 () = news => sender.probe(),
                 () = due => {}
             }
@@ -164,8 +170,40 @@ impl<E: Env> Uplink<E> {
         })?)
     }
 
-    fn call(&self, request: Request) -> Call {
-        self.transport.call(&self.parent, request)
+    fn call(&self, now: Duration, id: RequestId, request: Request) -> Flight {
+        let deadline = now + Duration::from_millis(self.options.answer_timeout_ms);
+        Flight { request: id, deadline, answer: self.transport.call(&self.parent, request) }
+    }
+
+    fn take(&self, sender: &mut Sender, request: RequestId, answer: Result<Answer, TransportError>) {
+        let now = self.object.env.now();
+        match answer {
+            Ok(_) if fault_point!("link.answer-lost") => sender.handle_failure(now, request),
+            Ok(answer) => {
+                self.object.clear_trouble("link");
+                sender.handle_answer(now, request, answer);
+            }
+            Err(error) => {
+                self.tell_waiting(&error);
+                sender.handle_failure(now, request);
+            }
+        }
+    }
+
+    /// A request that fails is tried again; until one is answered, whoever looks is told why.
+    fn tell_waiting(&self, error: &TransportError) {
+        self.object.set_trouble("link", chain(error), Remedy::Retry);
+    }
+
+    /// Somebody waits: a parent that did not answer is tried at once, and one in another process asked for news.
+    fn flush(&self, sender: &mut Sender) {
+        if self.object.has_trouble("link") {
+            sender.retry_now();
+        }
+        if self.is_elsewhere {
+            sender.probe();
+        }
+        sender.flush();
     }
 
     /// What the machine asks of the object's own log.

@@ -12,6 +12,7 @@ use cdc_net::Env;
 use futures_util::TryStreamExt as _;
 
 use crate::engine::blocking;
+use crate::node::outbound;
 use crate::registry::ObjectSpec;
 use crate::{Error, Project, Result};
 
@@ -26,7 +27,7 @@ pub struct Verified {
     pub documents: u64,
     /// Records in the archive, each compared with the log where the log still has it.
     pub archived: Option<u64>,
-    /// Own events that the parent does not hold yet.
+    /// Own events that the parent does not hold yet; for one in another process, that it has not acknowledged.
     pub under_way: u64,
     /// Live rows were compared.
     pub rows_compared: bool,
@@ -130,15 +131,22 @@ impl Project {
             let Some(spec) = objects.get(id) else { continue };
             let (project, ours, clock, tail) = (self.clone(), spec.clone(), env.clock(), recount.tail);
             let owns: Arc<BTreeMap<ObjectId, Own>> = Arc::clone(&owns);
-            let held = blocking(env, move || hops(&project.open_log(&ours, &clock)?, tail, &owns, dense));
-            let (held, difference) = held.await?;
+            let looked = blocking(env, move || {
+                let log = project.open_log(&ours, &clock)?;
+                Ok((hops(&log, tail, &owns, dense)?, project.acked_elsewhere(&log, &ours)?))
+            });
+            let ((held, difference), acked) = looked.await?;
             note(&mut verified, id, difference);
+            if let (Some(acked), Some(done)) = (acked, verified.get_mut(id)) {
+                done.under_way = count(recount.own.iter().filter(|(place, _)| *place > acked).count());
+            }
             for (child, child_spec) in &objects {
                 if child_spec.context.as_ref() == Some(id)
+                    && self.registry.is_here(id)?
                     && let (Some(child), Some(done)) = (recounted.get(child), verified.get_mut(child))
                 {
                     let held = held.get(&child_spec.id).copied().unwrap_or_default();
-                    done.under_way = u64::try_from(child.own.len().saturating_sub(held)).unwrap_or(u64::MAX);
+                    done.under_way = count(child.own.len().saturating_sub(held));
                 }
             }
             let archived = self.verify_archive(env, spec).await?;
@@ -148,6 +156,16 @@ impl Project {
             }
         }
         Ok(verified.into_iter().filter(|(id, _)| only.is_none_or(|only| only == id)).collect())
+    }
+
+    /// What an object's parent has acknowledged, as last stored; `None` unless another process serves it.
+    fn acked_elsewhere(&self, log: &Log, spec: &ObjectSpec) -> Result<Option<Sequence>> {
+        match &spec.context {
+            Some(parent) if !self.registry.is_here(parent)? => {
+                Ok(Some(outbound(log, parent)?.acked.sequence))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Recounts one log; with live rows once everything captured is drained, which an engine at work does.
@@ -234,6 +252,10 @@ impl Project {
             Err(error) => Err(error),
         }
     }
+}
+
+fn count(events: usize) -> u64 {
+    u64::try_from(events).unwrap_or(u64::MAX)
 }
 
 fn note(verified: &mut BTreeMap<ObjectId, Verified>, id: &ObjectId, difference: Option<String>) {

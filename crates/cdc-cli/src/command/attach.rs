@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The object it becomes: an https URL, of which `https://` may be omitted
     #[arg(long, value_parser = ObjectId::parse_short)]
     id: ObjectId,
-    /// Its parent; made if it does not exist
+    /// Its parent; made if it does not exist, unless it stands in [remotes] of cdc.toml
     #[arg(long, value_name = "ID")]
     context: Option<Target>,
     /// Only these tables, separated by commas
@@ -99,10 +99,12 @@ pub(super) fn attach(
 ) -> Result<AttachReport, Failure> {
     check_id(project, options)?;
     let missing = match &options.context {
-        Some(context) if *context != options.id => match project.object(context) {
-            Err(cdc::Error::UnknownObject { .. }) => Some(context),
-            found => found.map(|_| None)?,
-        },
+        Some(context) if *context != options.id && project.remote(context).is_none() => {
+            match project.object(context) {
+                Err(cdc::Error::UnknownObject { .. }) => Some(context),
+                found => found.map(|_| None)?,
+            }
+        }
         _ => None,
     };
     if let Some(parent) = missing {

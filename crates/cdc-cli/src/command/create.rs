@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Its id: an https URL, of which `https://` may be omitted
     #[arg(value_parser = ObjectId::parse_short)]
     id: ObjectId,
-    /// Its parent, which must exist
+    /// Its parent, which must exist here or stand in [remotes] of cdc.toml
     #[arg(long, value_name = "ID")]
     context: Option<Target>,
 }

@@ -13,6 +13,7 @@ mod history;
 mod init;
 mod replay;
 mod run;
+mod serve;
 mod tail;
 mod tree;
 mod verify;
@@ -33,6 +34,7 @@ pub(crate) enum Command {
     Attach(attach::Args),
     Detach(detach::Args),
     Run(run::Args),
+    Serve(serve::Args),
     Tail(tail::Args),
     Replay(replay::Args),
     Fold(fold::Args),
@@ -54,6 +56,7 @@ impl Command {
             // These run until they are stopped, and end in order.
             Self::Watch(args) => return Box::pin(watch::run(args, session, signals)).await,
             Self::Run(args) => return Box::pin(run::run(args, session, signals)).await,
+            Self::Serve(args) => return Box::pin(serve::run(args, session, signals)).await,
             Self::Tail(args) if args.follow => return Box::pin(tail::follow(args, session, signals)).await,
             Self::Tail(args) => Box::pin(tail::run(args, session)),
             Self::Init(args) => return init::run(&args, session),

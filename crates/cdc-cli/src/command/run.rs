@@ -19,7 +19,8 @@ Examples:
   cdc run --batch-size 1000 --warehouse /var/lib/cdc
 
 Objects attached or created meanwhile are picked up. Ctrl-C and SIGTERM stop it in order, and whatever is under way \
-then goes on with the next run; nothing is lost. One process at a time runs a project (exit code 5 otherwise).";
+then goes on with the next run; nothing is lost. One process at a time runs a project (exit code 5 otherwise). \
+`cdc serve` does the same and takes the events of children in other processes.";
 
 /// How often the project is looked at for new objects and for what has stopped.
 const LOOK: Duration = Duration::from_secs(1);
@@ -49,7 +50,8 @@ pub(super) async fn engine(project: &Project) -> cdc::Result<Cdc> {
     Cdc::builder(project.folder()).settings(project.settings().clone()).open().await
 }
 
-async fn on(session: &Session, signals: &mut Signals, cdc: Cdc) -> Result<(), Failure> {
+/// Runs everything until somebody asks to stop.
+pub(super) async fn on(session: &Session, signals: &mut Signals, cdc: Cdc) -> Result<(), Failure> {
     let mut news = News::default();
     news.tell_opened(&cdc).await?;
     let objects = plural(news.opened.len(), "object");
@@ -109,7 +111,7 @@ impl News {
         }
         for (id, spec) in cdc.project().objects()? {
             if !self.failed.contains_key(&id) && self.opened.insert(id) {
-                note(&opened(&spec));
+                note(&opened(cdc.project(), &spec));
             }
         }
         Ok(())
@@ -141,8 +143,12 @@ impl News {
     }
 }
 
-fn opened(spec: &ObjectSpec) -> String {
-    let parent = spec.context.as_ref().map(|context| format!(" -> {context}")).unwrap_or_default();
+fn opened(project: &Project, spec: &ObjectSpec) -> String {
+    let mut parent = String::new();
+    if let Some(context) = &spec.context {
+        let at = project.remote(context).map(|address| format!(" at {address}")).unwrap_or_default();
+        parent = format!(" -> {context}{at}");
+    }
     let database = match &spec.attached {
         Some(attached) if attached.detached => format!(" (detached from {})", attached.database.display()),
         Some(attached) => format!(" (attached to {})", attached.database.display()),
@@ -183,10 +189,15 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
         reasons.push(format!("  cannot open {id}: {}", in_one_line(&error)));
         exits.push(Failure::from(error).exit());
     }
-    let troubles = cdc.troubles();
+    let mut troubles = cdc.troubles();
+    // A link that had nothing to send may find its parent gone.
+    troubles.retain(|(_, trouble)| quiet.is_err() || trouble.remedy != cdc::Remedy::Retry);
     for (id, trouble) in &troubles {
-        reasons.push(format!("  the {} of {id} has stopped: {}", trouble.what, trouble.reason));
-        exits.push(if trouble.remedy == cdc::Remedy::Retry { Exit::Unreachable } else { Exit::Failure });
+        let is_passing = trouble.remedy == cdc::Remedy::Retry;
+        let (how, exit) =
+            if is_passing { ("waits", Exit::Unreachable) } else { ("has stopped", Exit::Failure) };
+        reasons.push(format!("  the {} of {id} {how}: {}", trouble.what, trouble.reason));
+        exits.push(exit);
     }
     if let (Err(error), true) = (quiet, troubles.is_empty()) {
         reasons.push(format!("  {}", in_one_line(&error)));

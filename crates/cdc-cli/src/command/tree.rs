@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use cdc::{ObjectId, ObjectSpec, Project, Sequence, Tokio};
@@ -15,7 +16,7 @@ Examples:
   cdc tree -o ndjson | jq 'select(.lag > 0)'
 
 TAIL is the newest sequence of an object's log, LAG how much of it the parent does not hold yet, ARCHIVED how far the \
-log is archived. Objects with a parent are archived at their root.";
+log is archived. Objects with a parent are archived at their root. -> shows a parent that another process serves.";
 
 /// Show all objects with their parents, and how far each has come
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,9 @@ pub(super) struct Line {
     pub(super) id: ObjectId,
     #[serde(rename = "$context", skip_serializing_if = "Option::is_none")]
     context: Option<ObjectId>,
+    /// Where another process serves the parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_at: Option<SocketAddr>,
     depth: usize,
     pub(super) tail: Option<Sequence>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,8 +61,12 @@ impl Row for Line {
             (None, Some(path)) => path.display().to_string(),
             (None, None) => String::new(),
         };
+        let elsewhere = match (&self.context, self.context_at) {
+            (Some(context), Some(address)) => format!(" -> {} at {address}", context.short()),
+            _ => String::new(),
+        };
         vec![
-            Cell::new(format!("{}{}", "  ".repeat(self.depth), self.id.short())),
+            Cell::new(format!("{}{}{elsewhere}", "  ".repeat(self.depth), self.id.short())),
             number(self.tail),
             number(self.lag),
             number(self.archived),
@@ -102,6 +110,7 @@ async fn line(project: &Project, env: &Tokio, spec: &ObjectSpec, depth: usize) -
     let mut line = Line {
         id: spec.id.clone(),
         context: spec.context.clone(),
+        context_at: spec.context.as_ref().and_then(|context| project.remote(context)),
         depth,
         tail: None,
         acked: None,

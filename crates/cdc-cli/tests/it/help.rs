@@ -1,6 +1,6 @@
 use crate::world::World;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "",
     "watch",
     "init",
@@ -8,6 +8,7 @@ const COMMANDS: [&str; 16] = [
     "attach",
     "detach",
     "run",
+    "serve",
     "tail",
     "replay",
     "fold",

@@ -7,4 +7,5 @@ mod failing;
 mod following;
 mod help;
 mod reading;
+mod serving;
 mod world;

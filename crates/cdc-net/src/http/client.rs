@@ -155,11 +155,11 @@ impl<E: Env> Transport for Http<E> {
 impl<E: Env> Client<E> {
     async fn call(&self, to: &ObjectId, request: Request) -> Result<Answer, TransportError> {
         let endpoint = self.table.lock().unwrap_or_else(PoisonError::into_inner).endpoint(to);
-        let endpoint = endpoint.ok_or_else(|| TransportError::Unreachable { object: to.clone() })?;
+        let endpoint = endpoint.ok_or_else(|| unreachable(to, "its address is not known".to_owned()))?;
         let refused = |error| TransportError::Refused { object: to.clone(), reason: chain(&error) };
         let message = self.message(to, request).await.map_err(refused)?;
         let response = self.exchange(to, &endpoint, message).await?;
-        read(to, response).await
+        read(to, endpoint.address, response).await
     }
 
     /// Sends a message on the endpoint's connection, and once more on a new one if that was closed before it was sent.
@@ -191,16 +191,16 @@ impl<E: Env> Client<E> {
             return Ok(requests.clone());
         }
         *held = None;
-        let unreachable = || TransportError::Unreachable { object: to.clone() };
-        let conn = self.env.connect(endpoint.address).await.ok().ok_or_else(unreachable)?;
+        let address = endpoint.address;
+        let conn = self.env.connect(address).await;
+        let conn = conn.map_err(|error| unreachable(to, format!("{address}: {error}")))?;
         let (requests, connection) = http2::Builder::new(Spawner::new(&self.env))
             .timer(self.ticker.clone())
             .keep_alive_interval(self.options.ping_interval)
             .keep_alive_timeout(self.options.ping_timeout)
             .handshake(Io(conn))
             .await
-            .ok()
-            .ok_or_else(unreachable)?;
+            .map_err(|error| unreachable(to, format!("{address}: {}", chain(&error))))?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         // How it ends is told to the calls on it.
         self.env.spawn(async move { drop(connection.await) });
@@ -210,7 +210,7 @@ impl<E: Env> Client<E> {
 
     async fn message(&self, to: &ObjectId, request: Request) -> Result<Message, WireError> {
         let is_large = match &request {
-            Request::Hello(_) => false,
+            Request::Hello(_) | Request::Grant(_) => false,
             Request::Batch(batch) => {
                 let bytes = batch.records.iter().map(|record| record.body.as_str().len());
                 bytes.sum::<usize>() > INLINE_BYTES_MAX
@@ -245,7 +245,15 @@ impl Message {
     }
 }
 
-async fn read(to: &ObjectId, response: Response<Incoming>) -> Result<Answer, TransportError> {
+fn unreachable(object: &ObjectId, reason: String) -> TransportError {
+    TransportError::Unreachable { object: object.clone(), reason }
+}
+
+async fn read(
+    to: &ObjectId,
+    address: SocketAddr,
+    response: Response<Incoming>,
+) -> Result<Answer, TransportError> {
     let object = to.clone();
     let (parts, body) = response.into_parts();
     let text = match Limited::new(body, wire::ANSWER_BYTES_MAX).collect().await {
@@ -271,7 +279,9 @@ async fn read(to: &ObjectId, response: Response<Incoming>) -> Result<Answer, Tra
             ancestors: Vec::new(),
             refusal: Some(Refusal::Busy),
         }),
-        Failure::UnknownObject { .. } => Err(TransportError::Unreachable { object }),
+        Failure::UnknownObject { .. } => {
+            Err(unreachable(to, format!("{address} does not serve it, or not yet")))
+        }
         Failure::NoAnswer | Failure::TooSlow => Err(TransportError::NoAnswer { object }),
         Failure::TooLarge { reason } | Failure::BadRequest { reason } => {
             Err(TransportError::Refused { object, reason })

@@ -302,7 +302,7 @@ async fn an_ending_server_lets_requests_end_but_does_not_wait_for_ever() {
     assert_eq!(call.await.unwrap(), Ok(answer()), "it was under way");
     (&mut rig.ended).await.unwrap();
     let absent = client.call(&parent(), hello()).await;
-    assert_eq!(absent, Err(TransportError::Unreachable { object: parent() }));
+    assert!(matches!(absent, Err(TransportError::Unreachable { .. })));
 
     let mut rig = Rig::start(ServeOptions::default()).await;
     let call = begin(rig.client().call(&parent(), hello()));
@@ -391,5 +391,5 @@ async fn an_endpoint_that_is_forgotten_ends_its_connection() {
     first.remove_endpoint(&parent());
     rig.is_served(&second).await;
     let called = Arc::new(first).call(&parent(), hello()).await;
-    assert_eq!(called, Err(TransportError::Unreachable { object: parent() }));
+    assert!(matches!(called, Err(TransportError::Unreachable { .. })));
 }

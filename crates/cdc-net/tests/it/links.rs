@@ -142,12 +142,14 @@ async fn an_object_that_is_not_served_yet_is_unreachable_and_tried_again() {
     let http = http(&env, &served);
     let absent = id("https://absent.test");
     let call = http.call(&absent, Request::Batch(batch(log.clone()))).await;
-    assert_eq!(call, Err(TransportError::Unreachable { object: absent.clone() }));
-    assert_eq!(http.connections_opened(), 0, "it has no endpoint");
+    let reason = "its address is not known".to_owned();
+    assert_eq!(call, Err(TransportError::Unreachable { object: absent.clone(), reason }));
+    assert_eq!(http.connections_opened(), 0);
     http.set_endpoint(absent.clone(), served.address).unwrap();
     let call = http.call(&absent, Request::Batch(batch(log.clone()))).await;
-    assert_eq!(call, Err(TransportError::Unreachable { object: absent }));
-    assert_eq!(http.connections_opened(), 1, "the server said so");
+    let reason = format!("{} does not serve it, or not yet", served.address);
+    assert_eq!(call, Err(TransportError::Unreachable { object: absent, reason }));
+    assert_eq!(http.connections_opened(), 1);
     served.stop().await;
 }
 

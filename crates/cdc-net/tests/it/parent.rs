@@ -32,6 +32,13 @@ impl Parent {
                 }
                 Err(refusal) => Some(refusal),
             },
+            Request::Grant(request) => match self.receiver.grant(self.link.as_ref(), request) {
+                Ok((link, _)) => {
+                    self.link = Some(link);
+                    None
+                }
+                Err(refusal) => Some(refusal),
+            },
             Request::Batch(batch) => match self.receiver.admit(self.link.as_ref(), batch) {
                 Ok(admitted) => {
                     let marks = &self.origins;

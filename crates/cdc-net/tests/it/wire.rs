@@ -6,7 +6,7 @@ use cdc_model::{
 };
 use cdc_net::Request;
 use cdc_net::wire::{self, Failure, Kind, WireError};
-use cdc_relay::Hello;
+use cdc_relay::{GrantRequest, Hello};
 use proptest::prelude::*;
 
 use crate::{EPOCH, child, id, log, parent_id, tail};
@@ -20,6 +20,15 @@ fn hello() -> Hello {
         acked: Sequence::new(7),
         tail: Position { sequence: Sequence::new(9), digest: Digest::of(b"nine") },
         floor: Sequence::new(2),
+    }
+}
+
+fn grant() -> GrantRequest {
+    GrantRequest {
+        sender: child(),
+        ended: EPOCH,
+        head: Position { sequence: Sequence::new(9), digest: Digest::of(b"nine") },
+        nonce: 0xfeed_f00d_dead_beef,
     }
 }
 
@@ -122,7 +131,7 @@ fn check_golden(name: &str, golden: &str, documents: impl IntoIterator<Item = Ve
 
 #[test]
 fn every_document_is_as_recorded_byte_for_byte() {
-    let requests = [Request::Hello(hello()), Request::Batch(mixed())];
+    let requests = [Request::Hello(hello()), Request::Batch(mixed()), Request::Grant(grant())];
     let requests = requests.map(|request| wire::encode_request(&parent_id(), &request).unwrap());
     check_golden("requests.ndjson", include_str!("../golden/requests.ndjson"), requests);
     let no_mark =
@@ -145,6 +154,8 @@ fn what_was_recorded_is_read_back() {
     assert!(to == parent_id() && matches!(request, Request::Hello(read) if read == hello()));
     let (to, request) = read(Kind::Batch);
     assert!(to == parent_id() && matches!(request, Request::Batch(read) if read == mixed()));
+    let (to, request) = read(Kind::Grant);
+    assert!(to == parent_id() && matches!(request, Request::Grant(read) if read == grant()));
     let answers = include_str!("../golden/answers.ndjson").lines().skip(2);
     assert_eq!(answers.clone().count(), refusals().len());
     for (line, refusal) in answers.zip(refusals()) {
@@ -209,9 +220,12 @@ fn a_batch_that_is_not_one_gives_an_error_of_its_kind() {
 
 #[test]
 fn a_document_of_another_kind_or_none_is_an_error() {
-    let hello_text = wire::encode_request(&parent_id(), &Request::Hello(hello())).unwrap();
+    let [hello_text, grant_text] = [Request::Hello(hello()), Request::Grant(grant())]
+        .map(|request| wire::encode_request(&parent_id(), &request).unwrap());
     for (kind, text) in [
         (Kind::Batch, hello_text.as_slice()),
+        (Kind::Grant, hello_text.as_slice()),
+        (Kind::Hello, grant_text.as_slice()),
         (Kind::Hello, b""),
         (Kind::Hello, b"null"),
         (Kind::Batch, b"[]"),
@@ -221,9 +235,11 @@ fn a_document_of_another_kind_or_none_is_an_error() {
         let error = wire::decode_request(kind, text).unwrap_err();
         assert!(matches!(error, WireError::Json { .. }), "{error:?}");
     }
-    let session = String::from_utf8(hello_text).unwrap().replace("feedf00ddeadbeef", "FEEDF00DDEADBEEF");
-    let error = wire::decode_request(Kind::Hello, session.as_bytes()).unwrap_err();
-    assert!(matches!(error, WireError::Contradiction { .. }), "{error:?}");
+    for (kind, text) in [(Kind::Hello, hello_text), (Kind::Grant, grant_text)] {
+        let upper = String::from_utf8(text).unwrap().replace("feedf00ddeadbeef", "FEEDF00DDEADBEEF");
+        let error = wire::decode_request(kind, upper.as_bytes()).unwrap_err();
+        assert!(matches!(error, WireError::Contradiction { .. }), "{error:?}");
+    }
 }
 
 #[test]
@@ -347,12 +363,12 @@ proptest! {
                 prop_assert_eq!(tail(&read.records), tail(&batch.records));
                 prop_assert_eq!(read, batch);
             }
-            Request::Hello(_) => prop_assert!(false),
+            Request::Hello(_) | Request::Grant(_) => prop_assert!(false),
         }
     }
 
     #[test]
-    fn every_hello_and_answer_comes_back_the_same(
+    fn every_hello_grant_and_answer_comes_back_the_same(
         numbers: (u64, u64, u32, u64),
         places: (u32, u32, u32),
         ancestors in proptest::collection::vec(ids(), 0..32),
@@ -366,6 +382,11 @@ proptest! {
         let text = wire::encode_request(&child(), &Request::Hello(said.clone())).unwrap();
         let (to, read) = wire::decode_request(Kind::Hello, &text).unwrap();
         prop_assert!(to == child() && matches!(&read, Request::Hello(read) if *read == said));
+        let head = Position { sequence: sequence(acked), digest: Digest::of(&nonce.to_be_bytes()) };
+        let asked = GrantRequest { sender: child(), ended: epoch, head, nonce: session };
+        let text = wire::encode_request(&child(), &Request::Grant(asked.clone())).unwrap();
+        let (to, read) = wire::decode_request(Kind::Grant, &text).unwrap();
+        prop_assert!(to == child() && matches!(&read, Request::Grant(read) if *read == asked));
         let answered = Answer { generation, ancestors, settled: sequence(settled), ..answer(refusal) };
         prop_assert_eq!(wire::decode_answer(&wire::encode_answer(answered.clone())).unwrap(), answered);
     }

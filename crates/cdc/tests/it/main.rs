@@ -3,7 +3,9 @@
 
 mod attached;
 mod failures;
+mod granting;
 mod hierarchy;
+mod remote;
 mod settings;
 
 use cdc::{Cdc, Object, Record};

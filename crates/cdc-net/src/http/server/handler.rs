@@ -200,7 +200,7 @@ fn reason(error: &WireError) -> String {
 
 fn failure(error: TransportError) -> Failure {
     match error {
-        TransportError::Unreachable { object } => Failure::UnknownObject { object },
+        TransportError::Unreachable { object, .. } => Failure::UnknownObject { object },
         TransportError::NoAnswer { .. } | TransportError::BadAnswer { .. } => Failure::NoAnswer,
         TransportError::Refused { reason, .. } => Failure::BadRequest { reason },
     }
