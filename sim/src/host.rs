@@ -262,7 +262,6 @@ impl Host {
         }
     }
 
-<<<<<<< HEAD
     /// Somebody reads along in batches and goes on after the cursor he has kept, whatever becomes of this process.
     fn start_readers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         let read: Vec<_> = {
@@ -282,10 +281,7 @@ impl Host {
         }
     }
 
-    fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, String)> {
-=======
     fn troubles<E: Env>(&self, cdc: &Cdc<E>) -> Vec<(usize, Trouble)> {
->>>>>>> ad97f6e37f79c0ac65aebad9d98337b3edf15c73
         let oracle = lock(&self.oracle);
         let troubles = cdc.troubles().into_iter();
         let of = |id: &ObjectId| oracle.index(id).unwrap_or(usize::MAX);

@@ -12,11 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc_iceberg::Storage;
-<<<<<<< HEAD:sim/src/world.rs
-use cdc_model::fault;
-=======
-use cdc_model::{Clock, Remedy, Timestamp, fault};
->>>>>>> ad97f6e37f79c0ac65aebad9d98337b3edf15c73:sim/src/core/world.rs
+use cdc_model::{Remedy, fault};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};

@@ -37,7 +37,8 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(executor: Executor, traffic: Traffic, random: Random) -> Self {
-        let state = State { random, rates: NetworkRates::default(), up: BTreeMap::new(), last: BTreeMap::new() };
+        let state =
+            State { random, rates: NetworkRates::default(), up: BTreeMap::new(), last: BTreeMap::new() };
         Self { executor, traffic, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -64,50 +65,7 @@ impl Network {
         if parted && is_batch {
             self.traffic.batch_stopped(one, other, self.executor.now());
         }
-<<<<<<< HEAD
         !parted
-=======
-        let first = is_batch && !std::mem::replace(met, *met || is_batch);
-        state.counts.partitions += u64::from(first);
-        false
-    }
-
-    /// Carries one copy of a request and its answer back.
-    async fn carry(self, from: Host, to: ObjectId, request: Request, way: Option<Way>) {
-        let is_batch = matches!(request, Request::Batch(_));
-        let (host, delay) = {
-            let mut state = self.lock();
-            (state.serves.get(&to).copied(), state.delay())
-        };
-        self.executor.sleep(delay).await;
-        let unreachable = |to| TransportError::Unreachable { object: to, reason: "it is down".to_owned() };
-        let Some(host) = host else { return answer(way, Err(unreachable(to))) };
-        if !self.passes(from, host, is_batch) {
-            return;
-        }
-        let inboxes = self.lock().up.get(&host).cloned();
-        let Some(inboxes) = inboxes else {
-            return answer(way, Err(unreachable(to)));
-        };
-        let sender = request.sender().clone();
-        let answered = inboxes.call(&to, request).await;
-        if let Ok(answered) = &answered {
-            lock(&self.oracle).answered(&to, &sender, answered);
-        }
-        let (delay, lost) = {
-            let mut state = self.lock();
-            let lost = way.is_some() && state.is_lost();
-            (state.delay(), lost)
-        };
-        self.executor.sleep(delay).await;
-        let passes = self.passes(host, from, is_batch);
-        let took = is_batch && answered.as_ref().is_ok_and(|answered| answered.refusal.is_none());
-        if lost || !passes {
-            self.lock().counts.lost_acks += u64::from(took && way.is_some());
-            return;
-        }
-        answer(way, answered);
->>>>>>> ad97f6e37f79c0ac65aebad9d98337b3edf15c73
     }
 }
 
@@ -190,13 +148,14 @@ impl HostNetwork {
         let host = lock(&oracle).host_of(&to);
         let delay = network.lock().delay();
         network.executor.sleep(delay).await;
-        let Some(host) = host else { return answer(way, Err(TransportError::Unreachable { object: to })) };
+        let unreachable = |to| TransportError::Unreachable { object: to, reason: "it is down".to_owned() };
+        let Some(host) = host else { return answer(way, Err(unreachable(to))) };
         if !network.passes(from, host, is_batch) {
             return;
         }
         let inboxes = network.lock().up.get(&host).cloned();
         let Some(inboxes) = inboxes else {
-            return answer(way, Err(TransportError::Unreachable { object: to }));
+            return answer(way, Err(unreachable(to)));
         };
         let sender = request.sender().clone();
         let answered = inboxes.call(&to, request).await;
