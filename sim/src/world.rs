@@ -1,5 +1,7 @@
 //! The world of a plan, whatever runs its processes: what befalls them, what is looked at, how it ends.
 
+mod ending;
+mod looking;
 mod runner;
 pub(crate) use runner::{Life, Runner};
 mod traffic;
@@ -12,18 +14,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc_iceberg::Storage;
-use cdc_model::{Remedy, fault};
+use cdc_model::fault;
 use serde::Serialize;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::checks::{Above, Claim, Looks, Tables, check_end, check_fold, check_settled, what_is_missing};
+use crate::checks::{Claim, Looks, Tables, check_end, check_settled, what_is_missing};
 use crate::disk::{self, CrashMode, Disk, Faults};
 use crate::failure::{Broken, Failure, ensure};
 use crate::host::{Host, News, Order};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
-use crate::plan::{DiskRates, Fault, FaultKind, FaultPlan, NetworkRates, StoreRates};
+use crate::plan::{DiskRates, Fault, FaultKind, FaultPlan, StoreRates};
 use crate::random::{Random, mixed};
 use crate::store::{HostStore, SimStore, StoreFaults};
 use crate::topology;
@@ -684,208 +686,6 @@ impl<'p, R: Runner> World<'p, R> {
                 Ok(())
             }
         }
-    }
-
-    /// Looks into files of a host whose disk does not fail meanwhile.
-    fn quietly<T: Default>(
-        &mut self,
-        host: usize,
-        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<T, Broken>,
-    ) -> Result<T, Broken> {
-        let disk = self.process(host).disk.clone();
-        if disk.is_dead() {
-            return Ok(T::default());
-        }
-        let faults = disk.faults();
-        disk.set_faults(Faults { capacity_bytes: None, ..Faults::default() });
-        let done = look(&mut self.looks, &mut lock(&self.oracle));
-        disk.set_faults(faults);
-        done
-    }
-
-    fn look(&mut self, object: usize) -> Result<(), Broken> {
-        if !self.is_open(object) {
-            return Ok(());
-        }
-        let host = lock(&self.oracle).place(object).host;
-        let path = self.paths.get(object).expect("an object of this world");
-        let disk = &self.processes.get(host).expect("a host of this world").disk;
-        // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk.
-        let (is_settled, version) = (self.healed || disk.is_synced(path), disk.version(path));
-        let is_known = self.looked_at.get(&object) == Some(&version);
-        if is_known && !lock(&self.oracle).dirty.contains(&object) {
-            return Ok(());
-        }
-        if lock(&self.oracle).is_writing(object) || !is_settled {
-            lock(&self.oracle).dirty.insert(object);
-            return Ok(());
-        }
-        self.looked_at.insert(object, version);
-        self.quietly(host, |looks, oracle| {
-            oracle.dirty.remove(&object);
-            looks.look(oracle, object)
-        })
-    }
-
-    /// Looks at an object and everything below it that it may have taken something from.
-    fn look_until_whole(&mut self, object: usize) -> Result<(), Broken> {
-        let own = lock(&self.oracle).place(object).depth;
-        for at in self.deepest_first() {
-            if lock(&self.oracle).place(at).depth > own {
-                self.look(at)?;
-            }
-        }
-        self.look(object)
-    }
-
-    fn deepest_first(&self) -> Vec<usize> {
-        let oracle = lock(&self.oracle);
-        let mut all: Vec<usize> = (0..self.paths.len()).collect();
-        all.sort_by_key(|at| std::cmp::Reverse(oracle.place(*at).depth));
-        all
-    }
-
-    fn look_at_one(&mut self) -> Result<(), Broken> {
-        let dirty = {
-            let mut oracle = lock(&self.oracle);
-            oracle.next_dirty()
-        };
-        match dirty {
-            Some(object) => self.look(object),
-            None => Ok(()),
-        }
-    }
-
-    /// Now and then somebody else commits to a table, while the trouble lasts.
-    fn commit_foreign(&mut self) {
-        let Some(store) = self.store.as_ref().filter(|_| !self.healed) else { return };
-        let often = self.foreign.between(1, 10_000) <= self.plan.options.store.foreign_commits;
-        if often && self.tables.commit_foreign(store, &mut self.foreign) {
-            self.count("foreign commits");
-        }
-    }
-
-    /// Notes how far the logs and archives above are that an answer has called something settled in.
-    fn note_claim(&mut self) -> Result<(), Broken> {
-        let Some(((_, child), position)) = lock(&self.oracle).claims.pop_first() else { return Ok(()) };
-        let chain: Vec<usize> = lock(&self.oracle).above(child).collect();
-        if self.claims.len() == CLAIMS_MAX || !chain.iter().all(|at| self.is_open(*at)) {
-            return Ok(());
-        }
-        let mut above = Vec::new();
-        for at in chain {
-            let host = lock(&self.oracle).place(at).host;
-            let tail = self.quietly(host, |looks, _| looks.tail(at))?;
-            let archived = self.store.as_ref().and_then(|store| self.tables.watermark(store, at));
-            above.push(Above { at, tail, archived });
-        }
-        self.claims.push(Claim { child, position, above });
-        self.count("claims of settled");
-        Ok(())
-    }
-
-    fn look_at_all(&mut self) -> Result<(), Broken> {
-        self.deepest_first().into_iter().try_for_each(|at| self.look(at))
-    }
-
-    fn heal(&mut self) -> Result<(), Broken> {
-        self.note("everything heals");
-        self.healed = true;
-        for host in std::mem::take(&mut self.paused).into_keys() {
-            self.runner.resume(host);
-        }
-        let now = self.runner.now();
-        for (one, other) in std::mem::take(&mut self.parted).into_keys() {
-            self.traffic.mend(one, other, now);
-            self.runner.mend(one, other);
-        }
-        self.runner.set_rates(NetworkRates { delay_max_us: 2_000, ..NetworkRates::default() });
-        self.set_faults(false);
-        let mutant = self.plan.mutant.clone();
-        fault::plant(Some(fault::Faults { mutant, ..fault::Faults::default() }));
-        for host in 0..self.processes.len() {
-            let process = self.process(host);
-            process.disk.set_capacity(None);
-            if process.armed.take().is_some() && process.disk.is_dead() {
-                self.crash(host, true, Duration::ZERO)?;
-            }
-            let process = self.process(host);
-            process.disk.crash_at(u64::MAX);
-        }
-        lock(&self.oracle).begun = u64::MAX;
-        Ok(())
-    }
-
-    fn not_open(&self) -> Option<String> {
-        let count = self.paths.len();
-        (0..count).find(|object| !self.is_open(*object)).map(|object| format!("object {object} is not open"))
-    }
-
-    fn not_archived(&mut self) -> Result<Option<String>, Broken> {
-        let Some(store) = &self.store else { return Ok(None) };
-        self.tables.check(store, &lock(&self.oracle))
-    }
-
-    fn with_failures(&mut self, missing: String) -> String {
-        let mut saw = missing;
-        for (host, reason) in &self.last_failure {
-            saw.push_str(&format!("; host {host} could not open: {reason}"));
-        }
-        for host in 0..self.processes.len() {
-            for (object, trouble) in self.ask(host, Order::Troubles).unwrap_or_default() {
-                saw.push_str(&format!("; object {object}: {}: {}", trouble.what, trouble.reason));
-            }
-        }
-        saw
-    }
-
-    /// Asks a process and lets the world go on until it has answered.
-    fn ask<A>(&mut self, host: usize, order: impl FnOnce(oneshot::Sender<A>) -> Order) -> Result<A, Broken> {
-        let (way, mut answered) = oneshot::channel();
-        let orders = self.process(host).orders.clone();
-        let sent = orders.is_some_and(|orders| orders.send(order(way)).is_ok());
-        ensure(sent, "what is written arrives", || format!("host {host} takes no orders"))?;
-        let until = self.runner.now() + LIVENESS_MAX;
-        while self.runner.now() < until {
-            if let Ok(answer) = answered.try_recv() {
-                return Ok(answer);
-            }
-            self.run_until(self.runner.now() + Duration::from_millis(10))?;
-        }
-        Err(Broken { promise: "what is written arrives", saw: format!("host {host} does not answer") })
-    }
-
-    /// Nothing sound has stopped.
-    fn check_troubles(&mut self) -> Result<(), Broken> {
-        for host in 0..self.processes.len() {
-            let troubles = self.ask(host, Order::Troubles)?;
-            for (object, trouble) in troubles {
-                // A link with nothing to send may not have met its parent since that came back.
-                let is_waiting = trouble.what == "link" && trouble.remedy == Remedy::Retry;
-                let sound = lock(&self.oracle).is_sound(object);
-                ensure(!sound || is_waiting, "nothing sound ends stopped", || {
-                    format!("object {object}: {}: {}", trouble.what, trouble.reason)
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_folds(&mut self) -> Result<(), Broken> {
-        let objects: Vec<usize> = (0..self.paths.len().min(FOLDS_MAX)).collect();
-        for object in objects {
-            let (host, rewound) = {
-                let oracle = lock(&self.oracle);
-                (oracle.place(object).host, oracle.any_rewound())
-            };
-            if rewound {
-                continue;
-            }
-            let folded = self.ask(host, |way| Order::Fold(object, way))?;
-            let folded = folded.map_err(|saw| Broken { promise: "a replay reads everything", saw })?;
-            check_fold(&lock(&self.oracle), object, folded)?;
-        }
-        Ok(())
     }
 
     /// Ends all processes, so that nothing of this world is left.

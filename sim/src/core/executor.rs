@@ -188,7 +188,7 @@ impl Executor {
                 match item {
                     Ready::Run(of, job) if of == domain => gone_jobs.push(job),
                     Ready::Poll(id) if ids.contains(&id) => {}
-                    item => state.ready.push(item),
+                    item @ (Ready::Run(..) | Ready::Poll(_)) => state.ready.push(item),
                 }
             }
             let due = state.timers.iter().filter_map(|(key, timer)| match timer {

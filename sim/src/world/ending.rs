@@ -1,0 +1,118 @@
+//! How a world ends: everything heals, everything arrives, and what is left is held against what was written.
+
+use std::time::Duration;
+
+use cdc_model::{Remedy, fault};
+use tokio::sync::oneshot;
+
+use crate::checks::check_fold;
+use crate::failure::{Broken, ensure};
+use crate::host::Order;
+use crate::plan::NetworkRates;
+use crate::world::{FOLDS_MAX, LIVENESS_MAX, Runner, World, lock};
+
+impl<R: Runner> World<'_, R> {
+    pub(super) fn heal(&mut self) -> Result<(), Broken> {
+        self.note("everything heals");
+        self.healed = true;
+        for host in std::mem::take(&mut self.paused).into_keys() {
+            self.runner.resume(host);
+        }
+        let now = self.runner.now();
+        for (one, other) in std::mem::take(&mut self.parted).into_keys() {
+            self.traffic.mend(one, other, now);
+            self.runner.mend(one, other);
+        }
+        self.runner.set_rates(NetworkRates { delay_max_us: 2_000, ..NetworkRates::default() });
+        self.set_faults(false);
+        let mutant = self.plan.mutant.clone();
+        fault::plant(Some(fault::Faults { mutant, ..fault::Faults::default() }));
+        for host in 0..self.processes.len() {
+            let process = self.process(host);
+            process.disk.set_capacity(None);
+            if process.armed.take().is_some() && process.disk.is_dead() {
+                self.crash(host, true, Duration::ZERO)?;
+            }
+            let process = self.process(host);
+            process.disk.crash_at(u64::MAX);
+        }
+        lock(&self.oracle).begun = u64::MAX;
+        Ok(())
+    }
+
+    pub(super) fn not_open(&self) -> Option<String> {
+        let count = self.paths.len();
+        (0..count).find(|object| !self.is_open(*object)).map(|object| format!("object {object} is not open"))
+    }
+
+    pub(super) fn not_archived(&mut self) -> Result<Option<String>, Broken> {
+        let Some(store) = &self.store else { return Ok(None) };
+        self.tables.check(store, &lock(&self.oracle))
+    }
+
+    pub(super) fn with_failures(&mut self, missing: String) -> String {
+        let mut saw = missing;
+        for (host, reason) in &self.last_failure {
+            saw.push_str(&format!("; host {host} could not open: {reason}"));
+        }
+        for host in 0..self.processes.len() {
+            for (object, trouble) in self.ask(host, Order::Troubles).unwrap_or_default() {
+                saw.push_str(&format!("; object {object}: {}: {}", trouble.what, trouble.reason));
+            }
+        }
+        saw
+    }
+
+    /// Asks a process and lets the world go on until it has answered.
+    pub(super) fn ask<A>(
+        &mut self,
+        host: usize,
+        order: impl FnOnce(oneshot::Sender<A>) -> Order,
+    ) -> Result<A, Broken> {
+        let (way, mut answered) = oneshot::channel();
+        let orders = self.process(host).orders.clone();
+        let sent = orders.is_some_and(|orders| orders.send(order(way)).is_ok());
+        ensure(sent, "what is written arrives", || format!("host {host} takes no orders"))?;
+        let until = self.runner.now() + LIVENESS_MAX;
+        while self.runner.now() < until {
+            if let Ok(answer) = answered.try_recv() {
+                return Ok(answer);
+            }
+            self.run_until(self.runner.now() + Duration::from_millis(10))?;
+        }
+        Err(Broken { promise: "what is written arrives", saw: format!("host {host} does not answer") })
+    }
+
+    /// Nothing sound has stopped.
+    pub(super) fn check_troubles(&mut self) -> Result<(), Broken> {
+        for host in 0..self.processes.len() {
+            let troubles = self.ask(host, Order::Troubles)?;
+            for (object, trouble) in troubles {
+                // A link with nothing to send may not have met its parent since that came back.
+                let is_waiting = trouble.what == "link" && trouble.remedy == Remedy::Retry;
+                let sound = lock(&self.oracle).is_sound(object);
+                ensure(!sound || is_waiting, "nothing sound ends stopped", || {
+                    format!("object {object}: {}: {}", trouble.what, trouble.reason)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_folds(&mut self) -> Result<(), Broken> {
+        let objects: Vec<usize> = (0..self.paths.len().min(FOLDS_MAX)).collect();
+        for object in objects {
+            let (host, rewound) = {
+                let oracle = lock(&self.oracle);
+                (oracle.place(object).host, oracle.any_rewound())
+            };
+            if rewound {
+                continue;
+            }
+            let folded = self.ask(host, |way| Order::Fold(object, way))?;
+            let folded = folded.map_err(|saw| Broken { promise: "a replay reads everything", saw })?;
+            check_fold(&lock(&self.oracle), object, folded)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! When the world looks into files and archives while it runs.
+
+use crate::checks::{Above, Claim, Looks};
+use crate::disk::Faults;
+use crate::failure::Broken;
+use crate::oracle::Oracle;
+use crate::world::{CLAIMS_MAX, Runner, World, lock};
+
+impl<R: Runner> World<'_, R> {
+    /// Looks into files of a host whose disk does not fail meanwhile.
+    pub(super) fn quietly<T: Default>(
+        &mut self,
+        host: usize,
+        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<T, Broken>,
+    ) -> Result<T, Broken> {
+        let disk = self.process(host).disk.clone();
+        if disk.is_dead() {
+            return Ok(T::default());
+        }
+        let faults = disk.faults();
+        disk.set_faults(Faults { capacity_bytes: None, ..Faults::default() });
+        let done = look(&mut self.looks, &mut lock(&self.oracle));
+        disk.set_faults(faults);
+        done
+    }
+
+    pub(super) fn look(&mut self, object: usize) -> Result<(), Broken> {
+        if !self.is_open(object) {
+            return Ok(());
+        }
+        let host = lock(&self.oracle).place(object).host;
+        let path = self.paths.get(object).expect("an object of this world");
+        let disk = &self.processes.get(host).expect("a host of this world").disk;
+        // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk.
+        let (is_settled, version) = (self.healed || disk.is_synced(path), disk.version(path));
+        let is_known = self.looked_at.get(&object) == Some(&version);
+        if is_known && !lock(&self.oracle).dirty.contains(&object) {
+            return Ok(());
+        }
+        if lock(&self.oracle).is_writing(object) || !is_settled {
+            lock(&self.oracle).dirty.insert(object);
+            return Ok(());
+        }
+        self.looked_at.insert(object, version);
+        self.quietly(host, |looks, oracle| {
+            oracle.dirty.remove(&object);
+            looks.look(oracle, object)
+        })
+    }
+
+    /// Looks at an object and everything below it that it may have taken something from.
+    pub(super) fn look_until_whole(&mut self, object: usize) -> Result<(), Broken> {
+        let own = lock(&self.oracle).place(object).depth;
+        for at in self.deepest_first() {
+            if lock(&self.oracle).place(at).depth > own {
+                self.look(at)?;
+            }
+        }
+        self.look(object)
+    }
+
+    pub(super) fn deepest_first(&self) -> Vec<usize> {
+        let oracle = lock(&self.oracle);
+        let mut all: Vec<usize> = (0..self.paths.len()).collect();
+        all.sort_by_key(|at| std::cmp::Reverse(oracle.place(*at).depth));
+        all
+    }
+
+    pub(super) fn look_at_one(&mut self) -> Result<(), Broken> {
+        let dirty = {
+            let mut oracle = lock(&self.oracle);
+            oracle.next_dirty()
+        };
+        match dirty {
+            Some(object) => self.look(object),
+            None => Ok(()),
+        }
+    }
+
+    /// Now and then somebody else commits to a table, while the trouble lasts.
+    pub(super) fn commit_foreign(&mut self) {
+        let Some(store) = self.store.as_ref().filter(|_| !self.healed) else { return };
+        let often = self.foreign.between(1, 10_000) <= self.plan.options.store.foreign_commits;
+        if often && self.tables.commit_foreign(store, &mut self.foreign) {
+            self.count("foreign commits");
+        }
+    }
+
+    /// Notes how far the logs and archives above are that an answer has called something settled in.
+    pub(super) fn note_claim(&mut self) -> Result<(), Broken> {
+        let Some(((_, child), position)) = lock(&self.oracle).claims.pop_first() else { return Ok(()) };
+        let chain: Vec<usize> = lock(&self.oracle).above(child).collect();
+        if self.claims.len() == CLAIMS_MAX || !chain.iter().all(|at| self.is_open(*at)) {
+            return Ok(());
+        }
+        let mut above = Vec::new();
+        for at in chain {
+            let host = lock(&self.oracle).place(at).host;
+            let tail = self.quietly(host, |looks, _| looks.tail(at))?;
+            let archived = self.store.as_ref().and_then(|store| self.tables.watermark(store, at));
+            above.push(Above { at, tail, archived });
+        }
+        self.claims.push(Claim { child, position, above });
+        self.count("claims of settled");
+        Ok(())
+    }
+
+    pub(super) fn look_at_all(&mut self) -> Result<(), Broken> {
+        self.deepest_first().into_iter().try_for_each(|at| self.look(at))
+    }
+}
