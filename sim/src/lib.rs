@@ -26,6 +26,7 @@ mod rows;
 mod schedule;
 pub mod sites;
 pub mod store;
+pub use store::{HostStore, Orphans, Row, SimStore, Steps, StoreFaults, TableOracle, Violation};
 mod topology;
 #[cfg(madsim)]
 pub mod turmoil;
