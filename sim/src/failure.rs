@@ -1,6 +1,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::world::Outcome;
+
 /// A promise that a run did not keep.
 #[derive(Debug)]
 pub struct Failure {
@@ -12,11 +14,13 @@ pub struct Failure {
     pub saw: String,
     /// What went wrong on purpose, and the last steps before.
     pub story: String,
+    /// How far the run came.
+    pub outcome: Outcome,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, promise, saw, story } = self;
+        let Self { seed, promise, saw, story, outcome: _ } = self;
         write!(f, "seed {seed}: {promise}: {saw}\n{story}")
     }
 }

@@ -14,6 +14,8 @@ mod http;
 mod machine;
 #[cfg(madsim)]
 pub mod madsim;
+mod mutants;
+pub use mutants::{MUTANTS, Mutant};
 mod oracle;
 mod plan;
 pub use plan::{DiskRates, Fault, FaultKind, FaultPlan, Link, NetworkRates, Options, SiteRates, StoreRates};
@@ -22,6 +24,7 @@ pub use random::Random;
 mod rows;
 #[cfg(madsim)]
 mod schedule;
+pub mod sites;
 pub mod store;
 mod topology;
 #[cfg(madsim)]

@@ -1,14 +1,28 @@
-//! Runs one simulated world in this process, because SQLite and its random numbers are one per process.
-#![expect(clippy::print_stdout, reason = "the outcome goes to whoever started the process")]
+//! Runs simulated worlds: one in this process, because SQLite and its random numbers are one per process, or many,
+//! each in a process of its own.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to whoever started it")]
 
-use std::path::PathBuf;
+mod line;
+mod runner;
+mod scenario;
+mod supervise;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use sim::{Failure, FaultPlan, Outcome};
+use clap::{Args, Parser, Subcommand};
+use sim::FaultPlan;
 
+use runner::Runner;
+use scenario::Scenario;
+use supervise::Error;
+
+/// The deterministic simulator.
+///
+/// A seed decides a plan (what the world is like and what befalls it) and a plan decides a run: the same plan gives the
+/// same run, to the bit. A process runs one world, so `swarm` starts a process of this program for each seed.
 #[derive(Debug, Parser)]
-#[command(name = "sim", disable_version_flag = true)]
+#[command(name = "sim", disable_version_flag = true, max_term_width = 110)]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -18,38 +32,12 @@ struct Arguments {
 enum Task {
     /// Draw the plan of a seed and print it.
     Plan(Which),
-    /// Run a plan and print its outcome as JSON; exits 1 with the story when a promise is broken.
-    Run {
-        #[command(flatten)]
-        which: Which,
-        /// What runs the processes of the plan.
-        #[arg(long, value_enum, default_value_t = Runner::Core)]
-        runner: Runner,
-    },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Runner {
-    /// One event heap, and messages between processes.
-    Core,
-    /// A tokio runtime for each process, and HTTP between them.
-    #[cfg(madsim)]
-    Turmoil,
-    /// A node for each process, tasks in any order, and HTTP between them.
-    #[cfg(madsim)]
-    Madsim,
-}
-
-impl Runner {
-    fn run(self, plan: &FaultPlan) -> Result<Outcome, Box<Failure>> {
-        match self {
-            Self::Core => sim::core::run(plan),
-            #[cfg(madsim)]
-            Self::Turmoil => sim::turmoil::run(plan),
-            #[cfg(madsim)]
-            Self::Madsim => sim::madsim::run(plan),
-        }
-    }
+    /// Run one plan in this process; exits 1 with the story when a promise is broken.
+    Run(Run),
+    /// Run many seeds, stored plans or mutants, each in a process of its own, and write a report.
+    Swarm(supervise::SwarmOptions),
+    /// Make a failing plan smaller while it breaks the same promise.
+    Shrink(supervise::ShrinkOptions),
 }
 
 #[derive(Debug, Args)]
@@ -57,22 +45,38 @@ struct Which {
     /// The seed a plan is drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A stored plan, in the place of one drawn from the seed.
-    #[arg(long)]
+    /// A stored plan in the place of one drawn from the seed; `-` reads it from standard input.
+    #[arg(long, conflicts_with_all = ["seed", "objects", "scenario"])]
     plan: Option<PathBuf>,
     /// So many objects.
     #[arg(long)]
     objects: Option<usize>,
+    /// The kind of world.
+    #[arg(long, value_enum, default_value_t)]
+    scenario: Scenario,
     /// Plant this mutant.
     #[arg(long)]
     mutant: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    which: Which,
+    /// What executes the plan.
+    #[arg(long, value_enum, default_value = "core")]
+    runner: Runner,
+    /// Print one line of JSON, whatever happens: the outcome, the failure if there is one, and the process's figures.
+    #[arg(long)]
+    json: bool,
+}
+
 impl Which {
-    fn plan(&self) -> Result<FaultPlan, Box<dyn std::error::Error>> {
+    fn plan(&self) -> Result<FaultPlan, Error> {
         let mut plan = match &self.plan {
-            Some(path) => serde_json::from_slice(&std::fs::read(path)?)?,
-            None => FaultPlan::draw(self.seed, self.objects),
+            Some(path) if path == Path::new("-") => supervise::read_plan_from_input()?,
+            Some(path) => supervise::read_plan(path)?,
+            None => self.scenario.draw(self.seed, self.objects),
         };
         if self.mutant.is_some() {
             plan.mutant.clone_from(&self.mutant);
@@ -82,28 +86,34 @@ impl Which {
 }
 
 fn main() -> ExitCode {
-    match run() {
+    match run(Arguments::parse().task) {
         Ok(code) => code,
         Err(error) => {
-            println!("error: {error}");
+            eprintln!("error: {}", supervise::chain(&error));
             ExitCode::from(2)
         }
     }
 }
 
-fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
-    match Arguments::parse().task {
-        Task::Plan(which) => println!("{}", serde_json::to_string_pretty(&which.plan()?)?),
-        Task::Run { which, runner } => {
-            let plan = which.plan()?;
-            match runner.run(&plan) {
-                Ok(outcome) => println!("{}", serde_json::to_string(&outcome)?),
-                Err(failure) => {
-                    println!("{failure}");
-                    return Ok(ExitCode::FAILURE);
-                }
-            }
+fn run(task: Task) -> Result<ExitCode, Error> {
+    match task {
+        Task::Plan(which) => {
+            println!("{}", serde_json::to_string_pretty(&which.plan()?).expect("a plan has a form in JSON"));
+            Ok(ExitCode::SUCCESS)
         }
+        Task::Run(Run { which, runner, json }) => Ok(run_one(&which.plan()?, runner, json)),
+        Task::Swarm(options) => supervise::swarm(&options),
+        Task::Shrink(options) => supervise::shrink(&options),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn run_one(plan: &FaultPlan, runner: Runner, json: bool) -> ExitCode {
+    let done = runner.run(plan);
+    let code = if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    match &done {
+        _ if json => println!("{}", line::written(&done)),
+        Ok(outcome) => println!("{}", serde_json::to_string(outcome).expect("an outcome has a form in JSON")),
+        Err(failure) => println!("{failure}"),
+    }
+    code
 }

@@ -108,6 +108,8 @@ pub(crate) struct World<'p, R> {
     tables: Tables,
     processes: Vec<Process>,
     copies: BTreeMap<usize, disk::FileCopy>,
+    /// What each file was when it was last looked at.
+    looked_at: BTreeMap<usize, (u64, u64)>,
     paths: Vec<PathBuf>,
     /// What is to be done, by its time and the order in which it was thought of.
     events: BTreeMap<(Duration, u64), Event>,
@@ -134,16 +136,21 @@ impl<'p, R: Runner> World<'p, R> {
     /// Runs a plan from the beginning to the end.
     pub(crate) fn run(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Outcome, Box<Failure>> {
         let mut story = VecDeque::new();
-        let outcome = Self::new(plan, runner, traffic).and_then(|mut world| {
-            let done = world.go().map(|()| world.outcome());
+        let mut reached = Outcome::default();
+        let done = Self::new(plan, runner, traffic).and_then(|mut world| {
+            let done = world.go();
+            reached = world.outcome();
             story = std::mem::take(&mut world.story);
             world.shut();
             done
         });
-        outcome.map_err(|Broken { promise, saw }| {
-            let story = story.into_iter().collect::<Vec<_>>().join("\n");
-            Box::new(Failure { seed: plan.seed, promise, saw, story })
-        })
+        match done {
+            Ok(()) => Ok(reached),
+            Err(Broken { promise, saw }) => {
+                let story = story.into_iter().collect::<Vec<_>>().join("\n");
+                Err(Box::new(Failure { seed: plan.seed, promise, saw, story, outcome: reached }))
+            }
+        }
     }
 
     fn new(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Self, Broken> {
@@ -197,6 +204,7 @@ impl<'p, R: Runner> World<'p, R> {
             tables,
             processes,
             copies: BTreeMap::new(),
+            looked_at: BTreeMap::new(),
             paths,
             events: BTreeMap::new(),
             planned: 0,
@@ -664,13 +672,17 @@ impl<'p, R: Runner> World<'p, R> {
         let host = lock(&self.oracle).place(object).host;
         let path = self.paths.get(object).expect("an object of this world");
         let disk = &self.processes.get(host).expect("a host of this world").disk;
-        // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk. When
-        // everything has healed none is lost, and nobody may write again what a transaction that failed left there.
-        let may_be_lost = !self.healed && !disk.is_synced(path);
-        if lock(&self.oracle).is_writing(object) || may_be_lost {
+        // What a loss of power may still take is nothing that anybody was told; it is looked at when it is on disk.
+        let (is_settled, version) = (self.healed || disk.is_synced(path), disk.version(path));
+        let is_known = self.looked_at.get(&object) == Some(&version);
+        if is_known && !lock(&self.oracle).dirty.contains(&object) {
+            return Ok(());
+        }
+        if lock(&self.oracle).is_writing(object) || !is_settled {
             lock(&self.oracle).dirty.insert(object);
             return Ok(());
         }
+        self.looked_at.insert(object, version);
         self.quietly(host, |looks, oracle| {
             oracle.dirty.remove(&object);
             looks.look(oracle, object)

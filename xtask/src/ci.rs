@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{self, Error};
 use crate::repository::{self, Repository};
-use crate::{fuzz, hostile, interop, readme, tidy};
+use crate::{fuzz, hostile, interop, readme, sim, tidy};
 
 /// Seconds of each fuzz target; a longer search is `cargo xtask fuzz --seconds N`.
 const FUZZ_SECONDS: u32 = 30;
@@ -25,6 +25,8 @@ enum Step {
     Doc,
     /// The test command that the README shows.
     Test,
+    /// `cargo xtask sim` with some seeds twice, all stored plans, fixed seeds and a third of the mutants.
+    Sim,
     /// The demo command that the README shows, in a folder of its own.
     Demo,
     /// `cargo xtask interop`.
@@ -105,6 +107,7 @@ fn carry_out(repository: &Repository, step: Step) -> Result<u8, Error> {
             let commands = readme::command(&repository.read("README.md")?, "test-command")?;
             repository::code(&mut shell(repository, &commands))
         }
+        Step::Sim => sim::run(repository, &sim::Options::short()),
         Step::Demo => demo(repository),
         Step::Interop => interop::run(repository, &interop::Options::everything()),
         Step::Hostile => hostile::run(repository, &hostile::Options::short()),

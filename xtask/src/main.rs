@@ -14,6 +14,7 @@ mod hostile;
 mod interop;
 mod readme;
 mod repository;
+mod sim;
 mod tidy;
 
 use std::process::ExitCode;
@@ -56,6 +57,14 @@ enum Task {
     ///
     /// Afterwards the live tables, the fold of the root and DuckDB's count must agree. Exits 1 otherwise.
     Hostile(hostile::Options),
+    /// Run the whole system in simulated worlds: real SQLite and the real engine on simulated disks, networks, clocks
+    /// and stores, which fail.
+    ///
+    /// A seed decides a world and what befalls it; each runs in a process of its own. The first build takes some
+    /// minutes. Reports go to target/sim/report.{txt,json,html}; a failure prints its story and the command that
+    /// shows it again. Exits 1 when anything was found.
+    #[command(after_long_help = sim::HELP)]
+    Sim(sim::Options),
 }
 
 fn main() -> ExitCode {
@@ -77,5 +86,6 @@ fn run(task: Task) -> Result<u8, Error> {
         Task::Bench(options) => bench::run(&repository, &options),
         Task::Interop(options) => interop::run(&repository, &options),
         Task::Hostile(options) => hostile::run(&repository, &options),
+        Task::Sim(options) => sim::run(&repository, &options),
     }
 }

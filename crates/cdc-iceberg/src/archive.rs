@@ -1,6 +1,6 @@
 use std::io::ErrorKind;
 
-use cdc_model::{Batch, Mark, ObjectId, Timestamp, admit};
+use cdc_model::{Batch, Mark, ObjectId, Timestamp, admit, mutant};
 use uuid::Uuid;
 
 use crate::catalog::{Commit, FsCatalog, Loaded};
@@ -271,6 +271,9 @@ impl Archive {
             // Whoever took the number, only the table knows whether our commit is in it.
             let table = self.catalog.reload(&self.table).await?;
             self.see(table)?;
+            if mutant!("append-repeated-blindly") {
+                return Box::pin(self.append_admitted(batch)).await;
+            }
             if self.table.metadata.snapshot_by_id(addition.snapshot_id).is_some() {
                 return Ok(appended);
             }
@@ -296,7 +299,8 @@ impl Archive {
         let writer = DataFiles::new(self.storage.clone(), location, settings, entropy.clone())?;
         let spec_id = self.table.metadata.default_partition_spec_id();
         let files = writer.write(&batch.records, spec_id).await?;
-        let newest = batch.records.iter().map(|record| record.timestamp).max();
+        let records = batch.records.iter().filter(|_| !mutant!("newest-time-not-archived"));
+        let newest = records.map(|record| record.timestamp).max();
         Ok(Addition {
             snapshot_id: self.snapshot_id(),
             uuid: Uuid::from_u128(entropy.u128()),

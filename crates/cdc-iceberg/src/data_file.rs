@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use cdc_model::{Entropy, Record};
+use cdc_model::{Entropy, Record, mutant};
 use iceberg::spec::{DataFile, DataFileBuilder, Literal, SchemaRef as TableSchemaRef, Struct};
 use iceberg::writer::CurrentFileStatus as _;
 use iceberg::writer::file_writer::{
@@ -76,7 +76,8 @@ impl DataFiles {
 
     /// Writes one file, as many of the records as its size allows and at least one step of them.
     async fn write_one(&self, day: i64, records: &[&Record], spec_id: i32) -> Result<(DataFile, usize)> {
-        let uuid = Uuid::from_u128(self.entropy.u128());
+        let uuid =
+            if mutant!("data-file-overwritten") { Uuid::nil() } else { Uuid::from_u128(self.entropy.u128()) };
         let location = format!("{}/data/{}/00000-0-{uuid}.parquet", self.location, day_folder(day));
         let open = self.writer.build(self.storage.output(&location)).await;
         let mut writer: ParquetWriter = open.map_err(Error::table("open a data file"))?;

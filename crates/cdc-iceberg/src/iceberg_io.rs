@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cdc_model::mutant;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use iceberg::io::{
@@ -123,6 +124,9 @@ impl IcebergStorage for Bridge {
 ///
 /// A client of a remote store repeats a create whose answer was lost by itself, and then finds its own object.
 async fn create_once(storage: &Storage, location: &str, payload: PutPayload) -> iceberg::Result<()> {
+    if mutant!("data-file-overwritten") {
+        return storage.overwrite(location, payload.into()).await.map_err(carry);
+    }
     let put = storage.create_from(location, payload.clone()).await.map_err(carry)?;
     if put == Put::Created || storage.read(location).await.map_err(carry)? == Some(payload.into()) {
         return Ok(());

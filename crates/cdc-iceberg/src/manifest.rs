@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cdc_model::{Sequence, Timestamp};
+use cdc_model::{Sequence, Timestamp, mutant};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use iceberg::io::FileIO;
 use iceberg::spec::{
@@ -192,6 +192,7 @@ pub(crate) async fn merged(
     let (old, kept): (Vec<_>, Vec<_>) =
         manifests.iter().cloned().partition(|manifest| chosen.contains(&manifest.manifest_path));
     match merge(storage, table, old, snapshot_id, (uuid, number)).await {
+        Ok(_) if mutant!("merged-manifest-not-listed") => (kept, 0),
         Ok(merged) => ([merged].into_iter().chain(kept).collect(), chosen.len()),
         Err(_) => (manifests, 0),
     }

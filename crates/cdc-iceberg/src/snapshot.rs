@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdc_model::{Sequence, Timestamp};
+use cdc_model::{Sequence, Timestamp, mutant};
 use iceberg::spec::{
     DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestListWriter, Operation, Snapshot,
     SnapshotReference, SnapshotRetention, Summary,
@@ -120,7 +120,8 @@ impl Addition {
 
     fn properties(&self, table: &Loaded) -> Vec<(String, String)> {
         let has_max = table.metadata.properties().contains_key(VERSIONS_MAX);
-        self.watermark.to_pairs().into_iter().chain((!has_max).then(versions_max)).collect()
+        let mark = self.watermark.to_pairs().into_iter().filter(|_| !mutant!("mark-not-in-property"));
+        mark.chain((!has_max).then(versions_max)).collect()
     }
 
     fn summary(&self, table: &Loaded, merge: Option<(usize, usize, usize)>) -> Summary {

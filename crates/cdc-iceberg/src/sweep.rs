@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use cdc_model::mutant;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::catalog::{FsCatalog, Loaded, NamedSnapshot, VERSIONS_KEPT, version_file, version_of};
@@ -122,9 +123,10 @@ fn removed_lists(own: &[NamedSnapshot], next: &[NamedSnapshot], table: &Loaded) 
         .chain(table.metadata.snapshots().map(|snapshot| snapshot.manifest_list()))
         .collect();
     own.iter()
-        .filter(|snapshot| !kept_ids.contains(&snapshot.snapshot_id))
+        .filter(|snapshot| !kept_ids.contains(&snapshot.snapshot_id) || mutant!("live-list-deleted"))
         .map(|snapshot| snapshot.manifest_list.as_str())
-        .filter(|list| list.starts_with(&folder) && !kept_lists.contains(list))
+        .filter(|list| list.starts_with(&folder))
+        .filter(|list| !kept_lists.contains(list) || mutant!("live-list-deleted"))
         .map(str::to_owned)
         .collect()
 }

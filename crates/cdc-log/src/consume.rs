@@ -1,4 +1,4 @@
-use cdc_model::{Cursor, Filter, Record};
+use cdc_model::{Cursor, Filter, Record, mutant};
 
 use crate::{Limit, Log, Result, Save, Tx};
 
@@ -28,6 +28,9 @@ impl Log {
             }
         }
         let Some(cursor) = cursor else { return Ok(None) };
+        if mutant!("checkpoint-before-effect") {
+            self.transact(|log| log.save_checkpoint(subscriber, cursor, None, Save::Advance).map(drop))?;
+        }
         let done = self.write_with(|tx, log| {
             tx.outside_guard(|| log.save_checkpoint(subscriber, cursor, None, Save::Advance))?;
             work(tx, &passed)

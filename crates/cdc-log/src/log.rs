@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use cdc_model::{
-    Body, Clock, Cursor, Digest, Epoch, ObjectId, Origin, Position, Record, Sequence, Timestamp,
+    Body, Clock, Cursor, Digest, Epoch, ObjectId, Origin, Position, Record, Sequence, Timestamp, mutant,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
@@ -458,7 +458,10 @@ impl Log {
             transaction.keep_digest()?;
             let mut commit = self.conn.prepare_cached(COMMIT)?;
             committing = true;
-            commit.execute([])?;
+            let committed = commit.execute([]);
+            if !mutant!("ack-without-commit") {
+                committed?;
+            }
             Ok(done)
         });
         let (tail, origins) = transaction.into_parts();
@@ -472,6 +475,9 @@ impl Log {
                 Ok(done)
             }
             Err(error) => {
+                if mutant!("tail-moved-before-commit") {
+                    self.tail = tail;
+                }
                 self.poisoned = unknown || !self.conn.is_autocommit();
                 Err(error)
             }
@@ -486,7 +492,8 @@ impl Drop for OpenTransaction<'_> {
     fn drop(&mut self) {
         if !self.0.is_autocommit() {
             // A rollback that fails leaves the transaction open, which is checked for.
-            drop(self.0.execute_batch("ROLLBACK"));
+            let end = if mutant!("rollback-commits") { "COMMIT" } else { "ROLLBACK" };
+            drop(self.0.execute_batch(end));
         }
     }
 }

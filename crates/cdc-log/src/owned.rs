@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cdc_model::{Change, changed_fields};
+use cdc_model::{Change, changed_fields, mutant};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{CachedStatement, Connection, Params, params};
 use serde::Serialize;
@@ -427,7 +427,7 @@ impl OwnCapture {
         let Some((_, tables)) = &self.tables else { return Ok(Drained::default()) };
         let source = Source { user: log.conn(), tables };
         let (drained, last) = drain::drain(source, log, From::Oldest, false)?;
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|_| !mutant!("drained-row-left")) {
             log.conn().prepare_cached("DELETE FROM _cdc_capture WHERE seq <= ?1")?.execute([last.seq])?;
         }
         if capture::barrier(log.conn())?.is_some() {

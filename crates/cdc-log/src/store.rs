@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use cdc_model::{Epoch, ObjectId};
+use cdc_model::{Epoch, ObjectId, mutant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::{Error, Result};
@@ -46,7 +46,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     };
     conn.pragma_update(None, "page_size", 4096).map_err(not_a_database)?;
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).map_err(not_a_database)?;
-    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "synchronous", if mutant!("not-synced") { "normal" } else { "full" })?;
     conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
     Ok(conn)
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use cdc_model::{
-    Body, Checkpoint, Cursor, Epoch, Mark, ObjectId, Origin, Position, Record, Sequence, Timestamp,
+    Body, Checkpoint, Cursor, Epoch, Mark, ObjectId, Origin, Position, Record, Sequence, Timestamp, mutant,
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,8 @@ impl<'l> LogTransaction<'l> {
         from: Option<CaptureRow>,
     ) -> Result<Record> {
         let sequence = self.tail.position.sequence.next();
-        let timestamp = timestamp.max(self.tail.timestamp);
+        let timestamp =
+            if mutant!("log-time-goes-back") { timestamp } else { timestamp.max(self.tail.timestamp) };
         let record = Record {
             sequence,
             timestamp,
@@ -140,14 +141,19 @@ impl<'l> LogTransaction<'l> {
         now: Timestamp,
     ) -> Result<Record> {
         let id = self.origin_id(origin)?;
+        let happened = if mutant!("hop-sets-event-time") { now } else { record.origin_timestamp };
+        let body = match mutant!("body-written-anew") {
+            true => Body::from_stored(record.body.as_str().replacen(':', ": ", 1)),
+            false => record.body.clone(),
+        };
         let record = Record {
             sequence: self.tail.position.sequence.next(),
             timestamp: now.max(self.tail.timestamp),
             epoch: self.log.epoch,
             origin: Arc::clone(origin),
             origin_sequence: record.origin_sequence,
-            origin_timestamp: record.origin_timestamp,
-            body: record.body.clone(),
+            origin_timestamp: happened,
+            body,
         };
         self.insert(&record, Some(id), None)?;
         Ok(record)

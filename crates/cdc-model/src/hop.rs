@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, Mark, ObjectId, Position, Record, Sequence};
+use crate::{Epoch, Mark, ObjectId, Position, Record, Sequence, mutant};
 
 /// A range `(after, through]` of a sender's positions, with the records in it that passed its filter.
 ///
@@ -149,10 +149,19 @@ pub fn admit(batch: &Batch, mark: Option<&Mark>) -> Result<(), Refusal> {
             std::cmp::Ordering::Greater => Refusal::NotGranted { epoch: batch.epoch, current: mark.epoch },
         });
     }
+    if mutant!("overlap-trimmed")
+        && batch.after.sequence < mark.sequence
+        && batch.through.sequence > mark.sequence
+    {
+        return Ok(());
+    }
+    if mutant!("mark-taken-back") && batch.through.sequence < mark.sequence {
+        return Ok(());
+    }
     if batch.after.sequence != mark.sequence {
         return Err(Refusal::NotAtMark { after: batch.after.sequence, mark: mark.sequence });
     }
-    if batch.after.digest != mark.digest {
+    if batch.after.digest != mark.digest && !mutant!("digest-ignored") {
         return Err(Refusal::Diverged { at: mark.sequence });
     }
     Ok(())

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use cdc_model::Sequence;
+use cdc_model::{Sequence, mutant};
 
 /// Which of a subscriber's positions are covered by which of this log's own, until those are settled.
 ///
@@ -75,7 +75,9 @@ impl AckMap {
 
     /// This log is settled up to `own`. Returns the subscriber's settled position, which never goes back.
     pub fn settle(&mut self, own: Sequence) -> Sequence {
-        while let Some(first) = self.entries.front().filter(|entry| entry.own <= own) {
+        while let Some(first) =
+            self.entries.front().filter(|entry| entry.own <= own || mutant!("settled-when-stored"))
+        {
             self.settled = first.upto;
             self.entries.pop_front();
         }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_model::{Answer, Batch, Epoch, Mark, ObjectId, Origin, Received, Record, Refusal, Sequence};
+use cdc_model::{Answer, Batch, Epoch, Mark, ObjectId, Origin, Received, Record, Refusal, Sequence, mutant};
 
 use crate::{DEPTH_MAX, Hello, Inbound};
 
@@ -101,6 +101,7 @@ impl Receiver {
                 check_claim(&mark, hello)?;
                 Some(mark)
             }
+            None if mutant!("empty-parent-believes-child") => Some(Mark::at(hello.epoch, hello.tail)),
             None if hello.acked > Sequence::ZERO => {
                 return Err(Refusal::ParentLostState { after: hello.acked });
             }
@@ -188,7 +189,7 @@ impl Admitted<'_> {
             let verdict = self.decide(record, seen);
             received.received += 1;
             match verdict {
-                Intake::Store(_) => received.stored += 1,
+                Intake::Store(_) => received.stored += u64::from(!mutant!("stored-not-counted")),
                 Intake::Duplicate => received.duplicate += 1,
                 Intake::Looped => received.looped += 1,
                 Intake::Late => received.late += 1,
@@ -238,7 +239,7 @@ impl SeenOrigin {
         if let Some((_, extended)) = known {
             return Arc::clone(extended);
         }
-        let extended = origin.via(sender);
+        let extended = if mutant!("route-not-extended") { Arc::clone(origin) } else { origin.via(sender) };
         self.routes.push((Arc::clone(origin), Arc::clone(&extended)));
         extended
     }

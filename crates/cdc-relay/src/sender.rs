@@ -7,7 +7,7 @@ mod poll;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_model::{Digest, Epoch, Filter, ObjectId, Position, Record, Refusal, Sequence};
+use cdc_model::{Digest, Epoch, Filter, ObjectId, Position, Record, Refusal, Sequence, mutant};
 
 use crate::retry::Retry;
 use crate::{Error, LinkOptions, Outbound, RequestId, Slice, Stop};
@@ -169,7 +169,8 @@ impl Sender {
     /// [`Error::Setting`] when an option is outside its limits.
     pub fn new(setup: Setup) -> Result<Self, Error> {
         setup.options.validate()?;
-        let link = Outbound { generation: setup.link.generation + 1, ..setup.link };
+        let generation = setup.link.generation + u64::from(!mutant!("generation-used-again"));
+        let link = Outbound { generation, ..setup.link };
         Ok(Self {
             filter: Arc::new(setup.options.filter()),
             retry: Retry::new(&setup.options, setup.session),

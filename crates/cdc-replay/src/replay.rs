@@ -1,4 +1,4 @@
-use cdc_model::{Cursor, Filter, Sequence, Timestamp};
+use cdc_model::{Cursor, Filter, Sequence, Timestamp, mutant};
 use futures_core::Stream;
 use futures_util::stream::{self, TryStreamExt as _};
 
@@ -130,6 +130,9 @@ impl<C: Source, H: Source> Replay<C, H> {
             tiers.check_cursor(&spans, cursor).await?;
         } else if cursor.timestamp != Timestamp::ZERO {
             cursor = Cursor::after(tiers.last_before(&spans, cursor.timestamp).await?);
+        }
+        if mutant!("cursor-read-again") && self.after.sequence > Sequence::ZERO {
+            cursor.sequence = before(cursor.sequence);
         }
         let tail = spans.tail().sequence;
         let end = match self.until {

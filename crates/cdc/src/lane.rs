@@ -4,6 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cdc_model::mutant;
 use cdc_net::Env;
 use tokio::sync::oneshot;
 
@@ -64,6 +65,9 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
         let mut queue = self.shared.lock();
         if queue.closed {
             return;
+        }
+        if queue.jobs.len() == 2 && mutant!("lane-job-lost") {
+            return std::mem::forget(job);
         }
         queue.jobs.push_back(job);
         if !queue.running {

@@ -132,7 +132,8 @@ impl Node {
     }
 
     pub(crate) fn save_outbound(&mut self, parent: &ObjectId, link: &Outbound) -> Result<()> {
-        let text = serde_json::to_string(link).map_err(damaged_link)?;
+        let acked = if mutant!("acked-saved-ahead") { self.log().tail() } else { link.acked };
+        let text = serde_json::to_string(&Outbound { acked, ..*link }).map_err(damaged_link)?;
         self.hot.log_mut().transact(|log| log.set_stage_state(UPLINK, parent.as_str(), Some(&text)))?;
         Ok(())
     }
@@ -149,7 +150,8 @@ impl Node {
                 return Ok(cutter.finish());
             }
             for record in records {
-                let step = match verdicts.contains_key(&record.sequence) {
+                let dropped = mutant!("schema-record-dropped") && record.body.is_schema();
+                let step = match verdicts.contains_key(&record.sequence) || dropped {
                     true => cutter.keep_back(&record)?,
                     false => cutter.push(record)?,
                 };
@@ -208,6 +210,7 @@ impl Node {
         let opened_at = self.opened_at;
         let acks = self.acks.entry(child).or_insert_with(|| AckMap::new(Sequence::ZERO, ACKS_MAX));
         if let Some(mark) = link.and_then(|link| link.mark) {
+            let opened_at = if mutant!("reopened-is-settled") { Sequence::ZERO } else { opened_at };
             acks.note(Covered { upto: mark.sequence, own: own.max(opened_at) });
         }
         Ok(receiver.answer(link.as_ref(), acks.settle(settled), refusal))
@@ -250,6 +253,9 @@ fn take(
     let link = log.link(&batch.sender)?.as_ref().map(inbound);
     let admitted = match receiver.admit(link.as_ref(), batch) {
         Ok(admitted) => admitted,
+        Err(Refusal::NotAtMark { after, mark }) if mutant!("old-batch-acked-blindly") && after < mark => {
+            return Ok(None);
+        }
         Err(refusal) => {
             count(log, &refused(batch))?;
             return Ok(Some(refusal));
@@ -260,13 +266,19 @@ fn take(
         Ok::<_, cdc_log::Error>(OriginMark { taken, holes: Vec::new() })
     })?;
     let now = log.now();
-    for (record, intake) in batch.records.iter().zip(&plan.intake) {
+    let mut taken: Vec<_> = batch.records.iter().zip(&plan.intake).collect();
+    if mutant!("records-swapped") {
+        taken.reverse();
+    }
+    for (record, intake) in taken {
         if let Intake::Store(origin) = intake {
             stored.push(log.append_forwarded(record, origin, now)?);
         }
     }
     for ((source, epoch), mark) in &plan.origin_marks {
-        log.set_origin_mark(source, *epoch, *mark)?;
+        if !mutant!("origin-mark-not-moved") {
+            log.set_origin_mark(source, *epoch, *mark)?;
+        }
     }
     log.set_link(&batch.sender, &link_of(plan.link))?;
     count(log, &plan.received)?;
@@ -307,18 +319,23 @@ fn run_stages(
             Verdict::Absorbed => "absorbed",
             Verdict::DeadLettered => "dead-lettered",
         };
-        log.set_verdict(*sequence, name)?;
+        if !mutant!("verdict-not-stored") {
+            log.set_verdict(*sequence, name)?;
+        }
         log.count(name, 1)?;
     }
     for letter in &pass.dead_letters {
         log.add_dead_letter(letter.sequence, &letter.stage, &letter.reason)?;
     }
-    for (key, text) in &pass.writes {
+    for (key, text) in pass.writes.iter().filter(|_| !mutant!("stage-state-not-stored")) {
         log.set_stage_state(&key.stage, &key.key, text.as_deref())?;
     }
     let now = log.now();
-    for emit in &pass.emit {
+    for emit in pass.emit.iter().filter(|_| !mutant!("stage-output-not-stored")) {
         log.append(now, emit.to_body())?;
+    }
+    if mutant!("stage-cursor-not-moved") {
+        return Ok(());
     }
     put_cursor(log, through)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cdc_model::{ObjectId, Position, Remedy, Sequence};
+use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant};
 use cdc_net::Env;
 use tokio::sync::watch;
 
@@ -110,7 +110,9 @@ impl<E: Env> Shared<E> {
         let shared = Arc::clone(self);
         self.lane
             .run(move |node| {
-                node.hot.log_mut().recover()?;
+                if !mutant!("poisoned-log-not-reopened") {
+                    node.hot.log_mut().recover()?;
+                }
                 let done = job(node);
                 advance(&shared.sendable, node.sendable());
                 if advance(&shared.tail, node.log().tail()) {
@@ -136,7 +138,11 @@ impl<E: Env> Shared<E> {
             self.tail.borrow().sequence
         };
         let archived = self.archived.as_ref().map(|archived| *archived.borrow());
-        let settled = archived.map_or(above, |archived| archived.min(above));
+        let settled = match archived {
+            Some(archived) if mutant!("settled-by-nearest-archive") => archived,
+            Some(_) if mutant!("settled-without-archive") => above,
+            archived => archived.map_or(above, |archived| archived.min(above)),
+        };
         raise(&self.settled, settled);
     }
 

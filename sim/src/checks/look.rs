@@ -13,7 +13,7 @@ use crate::rows::{self, LogRow};
 use crate::workload::{COUNTS, TABLES};
 
 /// Readers that are kept open at the same time.
-const READERS_MAX: usize = 512;
+const READERS_MAX: usize = 8_192;
 
 /// Rows that are held against what was seen of them before, when a process is back.
 const SEEN_AGAIN: usize = 200;

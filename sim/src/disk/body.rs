@@ -16,6 +16,8 @@ pub(super) struct Body {
     unsynced: Vec<Change>,
     /// What the changes overwrote or cut off, one after the other.
     undo: Vec<u8>,
+    /// Changes since the file was made.
+    changes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,7 @@ impl Body {
     }
 
     pub(super) fn write(&mut self, offset: usize, data: &[u8]) {
+        self.changes += 1;
         let file_len_before = self.bytes.len();
         let overwritten =
             self.bytes.get(offset..(offset + data.len()).min(file_len_before)).unwrap_or_default();
@@ -63,6 +66,7 @@ impl Body {
     }
 
     pub(super) fn truncate(&mut self, len: usize) {
+        self.changes += 1;
         let file_len_before = self.bytes.len();
         let cut_off = self.bytes.get(len..).unwrap_or_default();
         self.undo.extend_from_slice(cut_off);
@@ -78,6 +82,10 @@ impl Body {
         self.unsynced.shrink_to(UNSYNCED_KEPT_MAX);
         self.undo.clear();
         self.undo.shrink_to(UNDO_KEPT_BYTES_MAX);
+    }
+
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(super) const fn is_synced(&self) -> bool {

@@ -106,14 +106,23 @@ impl Disk {
         Some(inner.body.bytes().to_vec())
     }
 
-    /// Whether a database's file and WAL are as a loss of power would leave them.
+    /// Whether what a database in WAL mode shows outlives a loss of power. What a checkpoint has copied into the file
+    /// without syncing it is in the WAL still.
     #[must_use]
     pub fn is_synced(&self, path: &Path) -> bool {
         let Some(path) = process::full_path(path) else { return true };
         let state = self.shared.state();
-        let is_synced =
-            |path: &str| state.folders.find(path).is_none_or(|inode| inode.inner().body.is_synced());
-        is_synced(&path) && is_synced(&format!("{path}-wal"))
+        let wal = state.folders.find(&format!("{path}-wal"));
+        wal.or_else(|| state.folders.find(&path)).is_none_or(|inode| inode.inner().body.is_synced())
+    }
+
+    /// Changes when a database's file or WAL does.
+    #[must_use]
+    pub fn version(&self, path: &Path) -> (u64, u64) {
+        let Some(path) = process::full_path(path) else { return (0, 0) };
+        let state = self.shared.state();
+        let changes = |path: &str| state.folders.find(path).map_or(0, |inode| inode.inner().body.changes());
+        (changes(&path), changes(&format!("{path}-wal")))
     }
 
     /// A hash of the names and bytes of all files.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_model::{Batch, Sequence};
+use cdc_model::{Batch, Sequence, mutant};
 
 use super::{Flight, Local, LocalKind, Phase, Range, Ready, Sender};
 use crate::{Action, Cut, Hello, RequestId};
@@ -61,7 +61,7 @@ impl Sender {
         let holds = self.scanned.sequence > self.link.acked.sequence;
         let skips = self.link.begin.sequence > self.link.acked.sequence;
         let over = self.held_until().is_none_or(|until| now >= until);
-        holds && (over || skips || self.is_flushing())
+        holds && !mutant!("filtered-range-kept") && (over || skips || self.is_flushing())
     }
 
     fn is_probe_due(&self, now: Duration) -> bool {
