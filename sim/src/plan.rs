@@ -243,18 +243,19 @@ impl FaultPlan {
 }
 
 impl FaultPlan {
-    /// The same on so many hosts at most: what befalls one beyond them befalls another.
+    /// The same on so many hosts: what befell a few befalls some of many, or the other way round.
     #[must_use]
-    pub fn on_hosts(mut self, hosts_max: usize) -> Self {
-        let hosts = self.options.hosts.min(hosts_max.max(1));
-        self.options.hosts = hosts;
+    pub fn on_hosts(mut self, hosts: usize) -> Self {
+        let (drawn, hosts) = (std::mem::replace(&mut self.options.hosts, hosts.max(1)), hosts.max(1));
+        let mut random = Random::stream(self.seed, "hosts");
+        let mut moved = |host: usize| (host + drawn * random.place(hosts.div_ceil(drawn))) % hosts;
         for Fault { kind, .. } in &mut self.faults {
             match kind {
                 FaultKind::Crash { host, .. }
                 | FaultKind::Pause { host, .. }
                 | FaultKind::DiskFull { host, .. }
-                | FaultKind::ClockJump { host, .. } => *host %= hosts,
-                FaultKind::Partition { one, other, .. } => (*one, *other) = (*one % hosts, *other % hosts),
+                | FaultKind::ClockJump { host, .. } => *host = moved(*host),
+                FaultKind::Partition { one, other, .. } => (*one, *other) = (moved(*one), moved(*other)),
                 FaultKind::StoreOutage { .. } | FaultKind::Copy { .. } | FaultKind::Rewind { .. } => {}
             }
         }

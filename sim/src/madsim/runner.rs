@@ -25,6 +25,10 @@ const TICK: Duration = Duration::from_millis(1);
 /// Steps after which the records of ended tasks are let go; madsim keeps them for ever by itself.
 const STEPS_PER_SWEEP: u64 = 256;
 
+/// A world with so many objects has a host for every few of them: hosts cost little here.
+const LARGE: usize = 200;
+const OBJECTS_PER_HOST: usize = 8;
+
 /// Where every process listens: far above the ports that connections take.
 const PORT: u16 = 60_000;
 
@@ -34,6 +38,11 @@ const PORT: u16 = 60_000;
 ///
 /// The promise that was not kept, with its story.
 pub fn run(plan: &FaultPlan) -> Result<Outcome, Box<Failure>> {
+    let hosts = match plan.options.objects {
+        objects @ LARGE.. => plan.options.hosts.max(objects / OBJECTS_PER_HOST),
+        _ => plan.options.hosts,
+    };
+    let plan = &plan.clone().on_hosts(hosts);
     engine::on_its_own_thread(|| {
         let traffic = Traffic::default();
         // Before anything else: it decides how the hash maps of this thread are ordered.

@@ -42,7 +42,7 @@ const FEWER_LOSSES: f64 = 10.0;
 ///
 /// The promise that was not kept, with its story.
 pub fn run(plan: &FaultPlan) -> Result<Outcome, Box<Failure>> {
-    let plan = plan.clone().on_hosts(HOSTS_MAX);
+    let plan = plan.clone().on_hosts(plan.options.hosts.min(HOSTS_MAX));
     engine::with_simulated_clock(plan.seed, || {
         let traffic = Traffic::default();
         World::run(&plan, TurmoilRunner::new(&plan, traffic.clone()), traffic)
