@@ -15,7 +15,7 @@ mod machine;
 #[cfg(madsim)]
 pub mod madsim;
 mod mutants;
-pub use mutants::{MUTANTS, Mutant};
+pub use mutants::{MUTANTS, Mutant, PLANNED};
 mod oracle;
 mod plan;
 pub use plan::{DiskRates, Fault, FaultKind, FaultPlan, Link, NetworkRates, Options, SiteRates, StoreRates};

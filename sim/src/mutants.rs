@@ -1,19 +1,178 @@
-//! Faults planted into the code with `mutant!`, each of which the simulator has to notice.
+//! The mutants that are planted in the code: what each breaks, and which checker must notice it.
 
-/// One planted fault. It exists in builds with `--cfg cdc_fault` only, and acts when a plan names it.
+/// One wrong behaviour that is planted behind `mutant!`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mutant {
-    /// What `mutant!` and a plan call it.
+    /// Its name in the code.
     pub name: &'static str,
-    /// What the code does wrong, and what follows from it.
+    /// The promise it breaks.
     pub breaks: &'static str,
-    /// The promises of which one has to be seen broken; anything else, a panic included, is not taken for it.
+    /// What a run that notices it says is not kept: one of these.
     pub caught_by: &'static [&'static str],
 }
 
-/// All of them, by name.
-pub const MUTANTS: &[Mutant] = &[Mutant {
-    name: "records-swapped",
-    breaks: "A parent stores the records of a batch in the opposite order.",
-    caught_by: &["every event once, in its origin's order"],
-}];
+const ACKED: &str = "acknowledged means durable";
+const ARRIVES: &str = "what is written arrives";
+const BEFORE: &str = "before continues after";
+const BELOW: &str = "events come from below";
+const CAPTURED: &str = "captured or not written";
+const CONSERVED: &str = "what is received is accounted for";
+const COUNT: &str = "a count is exact";
+const COVERS: &str = "a mark covers what is stored";
+const DENSE: &str = "a log is dense";
+const DIVERGED: &str = "a log that diverged is refused";
+const EFFECT: &str = "effect and checkpoint commit together";
+const EVERY_ROW: &str = "every sequence up to the watermark";
+const EACH_ROW: &str = "each row once";
+const HISTORY: &str = "the archive is the history";
+const LOG_TIME: &str = "log time never decreases";
+const MARKS_AGREE: &str = "property and snapshot agree";
+const NAMED: &str = "what a snapshot names is there";
+const NEVER_CHANGES: &str = "a committed file never changes";
+const NEWEST: &str = "valid through the newest row";
+const NO_COMMIT_LOST: &str = "no commit of another is lost";
+const ONCE: &str = "every event once, in its origin's order";
+const REPLAYED: &str = "a replay gives each record once, in order";
+const SETTLED: &str = "settled is stored at the root and archived on the way";
+const STAYS: &str = "what is stored stays";
+const STOPPED: &str = "nothing sound ends stopped";
+const WHOLE: &str = "all of a transaction or nothing";
+
+const fn mutant(name: &'static str, breaks: &'static str, caught_by: &'static [&'static str]) -> Mutant {
+    Mutant { name, breaks, caught_by }
+}
+
+/// All that are planted.
+pub const MUTANTS: &[Mutant] = &[
+    // Capture and log.
+    mutant("ack-without-commit", "an answer waits for the commit", &[ACKED, CAPTURED, DENSE, STAYS]),
+    mutant("not-synced", "a commit is on disk", &[ACKED, CAPTURED, STAYS, WHOLE, SETTLED]),
+    mutant("tail-moved-before-commit", "a tail moves with a commit only", &[DENSE, ONCE, CAPTURED, STOPPED]),
+    mutant("rollback-commits", "a rollback leaves nothing", &[CAPTURED, WHOLE]),
+    mutant("drained-row-left", "a captured row is drained once", &[CAPTURED]),
+    mutant("log-time-goes-back", "the time of a log never decreases", &[LOG_TIME]),
+    mutant("checkpoint-before-effect", "effect and checkpoint commit together", &[EFFECT]),
+    mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
+    mutant("lane-job-lost", "every job of an object runs", &[ARRIVES]),
+    // Sending.
+    mutant("schema-record-dropped", "every row goes on", &[ONCE]),
+    mutant("kept-back-not-counted", "what is kept back is counted", &[STOPPED, ARRIVES]),
+    mutant("digest-of-sent-rows-only", "the digest is over all rows", &[STOPPED, ARRIVES]),
+    mutant("filtered-range-kept", "a mark moves over what is kept back", &[ARRIVES]),
+    mutant("generation-used-again", "each link has its own generation", &[STOPPED, ARRIVES]),
+    mutant("ack-digest-not-compared", "a sender compares before it moves its mark", &[ONCE, DIVERGED]),
+    mutant("acked-saved-ahead", "what is saved as stored was answered", &[ACKED]),
+    // Receiving.
+    mutant("digest-ignored", "a batch of another past is refused", &[DIVERGED, ONCE]),
+    mutant("overlap-trimmed", "an overlap is never trimmed on trust", &[DIVERGED, ONCE]),
+    mutant("old-batch-acked-blindly", "an old batch is never acknowledged blindly", &[DIVERGED]),
+    mutant("mark-taken-back", "a mark never goes back", &[ACKED, COVERS, DIVERGED]),
+    mutant("empty-parent-believes-child", "a mark moves with what it covers only", &[ACKED]),
+    mutant("origin-mark-not-moved", "link mark and origin mark move together", &[COVERS]),
+    mutant("records-swapped", "records are stored in their order", &[ONCE]),
+    mutant("body-written-anew", "a body never changes on its way", &[ONCE]),
+    mutant("hop-sets-event-time", "an event's time is its origin's", &[ONCE]),
+    mutant("route-not-extended", "a route names every log passed", &[BELOW]),
+    mutant("stored-not-counted", "what is received is accounted for", &[CONSERVED]),
+    // Stages.
+    mutant("verdict-not-stored", "what a stage keeps back stays back", &[ONCE]),
+    mutant("stage-state-not-stored", "state and outputs commit together", &[BEFORE, COUNT]),
+    mutant("stage-output-not-stored", "state and outputs commit together", &[COUNT, BEFORE]),
+    mutant("stage-cursor-not-moved", "a stage decides about each event once", &[COUNT]),
+    // Settled.
+    mutant("settled-when-stored", "settled is stored at the root", &[SETTLED]),
+    mutant("settled-by-nearest-archive", "settled is stored at the root", &[SETTLED]),
+    mutant("settled-without-archive", "settled is archived on the way", &[SETTLED]),
+    // Archives.
+    mutant("archive-digest-not-compared", "an archive follows one history", &[HISTORY]),
+    mutant("data-file-overwritten", "a committed file is never rewritten", &[NEVER_CHANGES]),
+    mutant(
+        "metadata-overwritten",
+        "a version is created, never overwritten",
+        &[NEVER_CHANGES, NO_COMMIT_LOST],
+    ),
+    mutant(
+        "lost-commit-believed",
+        "a commit counts when it is the table's",
+        &[NO_COMMIT_LOST, SETTLED, MARKS_AGREE],
+    ),
+    mutant("hint-trusted", "the newest version is found without the hint", &[ARRIVES, STOPPED]),
+    mutant("append-repeated-blindly", "after an unclear answer the table is asked", &[EACH_ROW]),
+    mutant("mark-not-in-property", "the mark moves in the commit itself", &[MARKS_AGREE]),
+    mutant("newest-time-not-archived", "an archive says how new it is", &[NEWEST]),
+    mutant("merged-manifest-not-listed", "a merge keeps every row", &[EVERY_ROW]),
+    mutant("live-list-deleted", "a sweep deletes only what nothing names", &[NAMED]),
+    // Replay.
+    mutant("cursor-read-again", "a cursor is exclusive", &[REPLAYED]),
+];
+
+/// What is to be planted, and the feature it waits for.
+pub const PLANNED: &[(&str, &str)] = &[
+    (
+        "dedupe-skipped",
+        "a second way for an event to come: re-parenting, or a parent rebuilt from its children",
+    ),
+    ("origin-mark-outside", "a second way for an event to come"),
+    ("hole-taken-for-duplicate", "declared holes"),
+    ("identity-copied", "templates of objects"),
+    ("pruned-before-settled", "pruning of hot rows"),
+    ("replay-below-floor", "pruning of hot rows"),
+    ("fork-crossed-by-cursor", "granted epochs: a restored log has the epoch of its copy so far"),
+    ("fork-record-dropped", "granted epochs"),
+    ("watermark-from-property", "snapshots of other engines that do not carry the mark"),
+    ("orphan-swept-too-young", "a sweep of data files that no version names"),
+    ("compaction-deletes-first", "compaction of data files"),
+    ("external-checkpoint-ahead", "checkpoints that are kept outside of an object's database"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn planted(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                planted(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let names = text.split("mutant!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+                found.extend(names.map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn every_mutant_that_is_planted_has_a_row_and_no_other() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+        let mut found = BTreeSet::new();
+        planted(&crates, &mut found);
+        let listed: BTreeSet<String> = MUTANTS.iter().map(|mutant| mutant.name.to_owned()).collect();
+        assert_eq!(found, listed);
+        assert_eq!(listed.len(), MUTANTS.len());
+        assert!(PLANNED.iter().all(|(name, _)| !listed.contains(*name)));
+    }
+
+    #[test]
+    fn every_promise_that_is_to_catch_one_is_made_by_a_checker() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut said = String::new();
+        let mut folders = vec![sources];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false if path.ends_with("mutants.rs") => {}
+                    false => said.push_str(&std::fs::read_to_string(&path).unwrap()),
+                }
+            }
+        }
+        for promise in MUTANTS.iter().flat_map(|mutant| mutant.caught_by) {
+            assert!(said.contains(&format!("{promise:?}")), "{promise}");
+        }
+    }
+}

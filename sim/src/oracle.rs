@@ -28,6 +28,8 @@ pub(crate) struct Known {
     pub(crate) shown: BTreeMap<u64, Shown>,
     /// Its log, row by row, as it was first seen.
     pub(crate) rows: Vec<Row>,
+    /// When the newest of them was appended.
+    pub(crate) newest: i64,
     /// By child: how far it has come here.
     pub(crate) taken: BTreeMap<usize, Taken>,
     /// By child: the most that was answered.
@@ -153,6 +155,7 @@ impl Oracle {
                 own_seen: 0,
                 shown: BTreeMap::new(),
                 rows: Vec::new(),
+                newest: i64::MIN,
                 taken: BTreeMap::new(),
                 answered: BTreeMap::new(),
                 settled: BTreeMap::new(),
@@ -316,6 +319,7 @@ impl Oracle {
         known.counted = Documents::default();
         known.doubt = None;
         known.rewound = Some(Rewound { fork, rows });
+        known.newest = i64::MIN;
         known.read.clear();
         known.answered.clear();
         known.settled.clear();
@@ -376,6 +380,11 @@ impl Oracle {
             _ => {
                 let (_, at, next) = self.known(child).histories(taken.through, taken.old).swap_remove(0);
                 match next {
+                    // A history that was taken back does not go on.
+                    None if taken.old == Some(true) => ensure(false, PROMISE, || {
+                        format!("row {own} of object {parent} is {row:?}, of {child} it followed a history that ended")
+                    })
+                    .map(|()| Held::NotKnown),
                     None => Ok(Held::NotKnown),
                     Some(next) => ensure(false, PROMISE, || {
                         format!("row {own} of object {parent} is {row:?}; the next of {child}, its {at}th, is {next:?}")

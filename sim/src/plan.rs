@@ -210,6 +210,9 @@ pub enum FaultKind {
         object: usize,
         /// How long the process is down.
         down_ms: u64,
+        /// How long after that it ends once more, when what was written since may have passed what was lost.
+        #[serde(default)]
+        again_ms: u64,
     },
 }
 
@@ -400,11 +403,15 @@ fn rewinds(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     }
     let object = random.place(options.objects);
     // A copy of the very beginning knows of no link.
-    let latest = if random.chance(30) { 60 } else { options.trouble_ms / 2 };
+    let latest = if random.chance(30) { 5 } else { options.trouble_ms / 2 };
     let copied = random.between(0, latest);
     faults.push(Fault { at_ms: copied, kind: FaultKind::Copy { object } });
-    let kind = FaultKind::Rewind { object, down_ms: random.between(0, 300) };
-    faults.push(Fault { at_ms: random.between(copied, options.trouble_ms), kind });
+    let down_ms = random.between(0, 300);
+    let latest =
+        if random.chance(60) { copied + (options.trouble_ms - copied) / 8 } else { options.trouble_ms };
+    let at_ms = random.between(copied, latest);
+    let again_ms = random.between(0, options.trouble_ms - at_ms);
+    faults.push(Fault { at_ms, kind: FaultKind::Rewind { object, down_ms, again_ms } });
 }
 
 fn pauses(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {

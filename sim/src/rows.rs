@@ -18,6 +18,8 @@ pub(crate) struct LogRow {
     pub(crate) origin: Option<(i64, u64)>,
     /// When the event happened.
     pub(crate) timestamp: i64,
+    /// When it was appended here.
+    pub(crate) appended: i64,
     pub(crate) body: String,
 }
 
@@ -29,13 +31,20 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Broken> {
 
 /// The rows of a log after `after`.
 pub(crate) fn log(file: &Connection, after: u64) -> Result<Vec<LogRow>, Broken> {
-    let sql = "SELECT sequence, origin, origin_sequence, coalesce(origin_timestamp, timestamp), body FROM _cdc_log \
+    let sql = "SELECT sequence, origin, origin_sequence, coalesce(origin_timestamp, timestamp), body, timestamp \
+               FROM _cdc_log \
                WHERE sequence > ?1 ORDER BY sequence";
     let mut statement = file.prepare_cached(sql)?;
     let rows = statement.query_map([after], |row| {
         let origin: Option<i64> = row.get(1)?;
         let origin = origin.map(|origin| Ok::<_, rusqlite::Error>((origin, row.get(2)?))).transpose()?;
-        Ok(LogRow { sequence: row.get(0)?, origin, timestamp: row.get(3)?, body: row.get(4)? })
+        Ok(LogRow {
+            sequence: row.get(0)?,
+            origin,
+            timestamp: row.get(3)?,
+            body: row.get(4)?,
+            appended: row.get(5)?,
+        })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

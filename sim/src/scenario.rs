@@ -147,7 +147,8 @@ fn rewinds(plan: &mut FaultPlan, random: &mut Random) {
         let object = random.place(objects);
         let copied = random.between(0, trouble_ms / 2);
         plan.faults.push(Fault { at_ms: copied, kind: FaultKind::Copy { object } });
-        let kind = FaultKind::Rewind { object, down_ms: random.between(0, 300) };
+        let kind =
+            FaultKind::Rewind { object, down_ms: random.between(0, 300), again_ms: random.between(0, 500) };
         plan.faults.push(Fault { at_ms: random.between(copied, trouble_ms), kind });
     }
 }

@@ -270,6 +270,8 @@ impl<'p, R: Runner> World<'p, R> {
             let late = self.runner.now() - healed_at > LIVENESS_MAX;
             if late {
                 let saw = self.with_failures(missing);
+                // What has stopped says more than what it keeps from arriving.
+                self.check_troubles()?;
                 return Err(Broken { promise: "what is written arrives", saw });
             }
         }
@@ -614,19 +616,26 @@ impl<'p, R: Runner> World<'p, R> {
                 }
             }
             FaultKind::Copy { object } => self.copy(object)?,
-            FaultKind::Rewind { object, down_ms } => self.rewind(object, Duration::from_millis(down_ms))?,
+            FaultKind::Rewind { object, down_ms, again_ms } => {
+                self.rewind(object, Duration::from_millis(down_ms))?;
+                let host = lock(&self.oracle).place(object).host;
+                let again = FaultKind::Crash { host, operation: 0, power: false, down_ms };
+                self.at(now + Duration::from_millis(down_ms + again_ms), Event::Fault(again));
+            }
         }
         Ok(())
     }
 
-    /// Keeps a copy of an object's files, and what was true when it was made.
+    /// Keeps a copy of an object's files, and what was true when it was made, as soon as both are known.
     fn copy(&mut self, object: usize) -> Result<(), Broken> {
         let host = lock(&self.oracle).place(object).host;
-        if !self.is_open(object) {
-            return Ok(());
+        let is_open = self.is_open(object);
+        if is_open {
+            self.look_until_whole(object)?;
         }
-        self.look_until_whole(object)?;
-        if lock(&self.oracle).dirty.contains(&object) {
+        if !is_open || lock(&self.oracle).dirty.contains(&object) {
+            let soon = self.runner.now() + Duration::from_millis(1);
+            self.at(soon, Event::Fault(FaultKind::Copy { object }));
             return Ok(());
         }
         let path = self.paths.get(object).expect("an object of this world").clone();

@@ -113,8 +113,9 @@ impl<'l> LogTransaction<'l> {
         from: Option<CaptureRow>,
     ) -> Result<Record> {
         let sequence = self.tail.position.sequence.next();
-        let timestamp =
-            if mutant!("log-time-goes-back") { timestamp } else { timestamp.max(self.tail.timestamp) };
+        let newest = self.tail.timestamp;
+        let goes_back = timestamp < newest && mutant!("log-time-goes-back");
+        let timestamp = if goes_back { timestamp } else { timestamp.max(newest) };
         let record = Record {
             sequence,
             timestamp,

@@ -101,7 +101,9 @@ impl Receiver {
                 check_claim(&mark, hello)?;
                 Some(mark)
             }
-            None if mutant!("empty-parent-believes-child") => Some(Mark::at(hello.epoch, hello.tail)),
+            None if hello.acked > Sequence::ZERO && mutant!("empty-parent-believes-child") => {
+                Some(Mark::at(hello.epoch, hello.tail))
+            }
             None if hello.acked > Sequence::ZERO => {
                 return Err(Refusal::ParentLostState { after: hello.acked });
             }

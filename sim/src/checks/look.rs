@@ -72,6 +72,10 @@ impl Looks {
             ensure(row.sequence == own, "a log is dense", || {
                 format!("object {at}: row {} where {own} is next", row.sequence)
             })?;
+            let newest = oracle.known(at).newest;
+            ensure(row.appended >= newest, "log time never decreases", || {
+                format!("object {at}: row {own} is of {} after {newest}", row.appended)
+            })?;
             let seen = match row.origin {
                 None => Some(own_row(oracle, at, row)?),
                 Some((origin, sequence)) => self.child_row(oracle, at, row, origin, sequence)?,
@@ -81,6 +85,7 @@ impl Looks {
             if row.origin.is_some() {
                 came.insert(seen.origin, seen.origin_sequence);
             }
+            oracle.known(at).newest = row.appended;
             oracle.known(at).rows.push(seen);
             self.rows += 1;
         }
