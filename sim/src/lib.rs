@@ -1,4 +1,19 @@
 //! Deterministic simulation of the whole system.
+//!
+//! A [`FaultPlan`], drawn from a seed or stored, says what a world is like and what befalls it. A runner executes it: the
+//! real engine in several processes, real SQLite on [disks](disk) that lose what was not synced, real Iceberg tables on a
+//! [store] that loses its answers. Checkers that share no code with the system hold what lies in files and tables against
+//! what was written. The same plan gives the same run, to the bit.
+//!
+//! A process runs one world, because SQLite's file layer and its random numbers are one per process; the program `sim`
+//! runs many. `docs/simulation.md` says what is simulated and what is checked.
+//!
+//! ```
+//! let plan = sim::FaultPlan::draw(7, Some(3));
+//! let outcome = sim::core::run(&plan)?;
+//! assert!(outcome.events > 0);
+//! # Ok::<(), Box<sim::Failure>>(())
+//! ```
 
 mod checks;
 pub mod core;
