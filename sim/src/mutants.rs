@@ -12,4 +12,8 @@ pub struct Mutant {
 }
 
 /// All of them, by name.
-pub const MUTANTS: &[Mutant] = &[];
+pub const MUTANTS: &[Mutant] = &[Mutant {
+    name: "records-swapped",
+    breaks: "A parent stores the records of a batch in the opposite order.",
+    caught_by: &["every event once, in its origin's order"],
+}];

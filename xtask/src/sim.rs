@@ -29,20 +29,20 @@ const PLANS: &str = "sim/plans";
 /// What every developer wants to know before the first build.
 pub(crate) const HELP: &str = "\
 Examples:
-  cargo xtask sim --seeds 200                    200 seeds, a process each, as many at a time as there are cores
-  cargo xtask sim --seed 17                      one seed; a broken promise is told as a story
-  cargo xtask sim --minutes 60 --shrink          an hour of seeds; failures are made smaller
-  cargo xtask sim --scenario crashes --seeds 50  a kind of world: swarm, throughput, crashes, network, archive, rewinds
-  cargo xtask sim --determinism 10               ten seeds twice, in two processes: every figure must be equal
-  cargo xtask sim --plans sim/plans              every stored plan, or one: --plans FILE
-  cargo xtask sim --mutants all                  each planted fault must be caught by the promise it breaks
-  cargo xtask sim --mutants 1/3                  a third of them
-  cargo xtask sim shrink --plan FILE             make a failing plan smaller
-  cargo xtask sim plan --seed 17                 print the plan of a seed
-  cargo xtask sim run --plan FILE                run one plan in one process
-  cargo xtask sim swarm --help                   every option, told by the simulator itself
+  cargo xtask sim --seeds 200                   200 seeds, each in a process of its own
+  cargo xtask sim --seed 17                     one seed; a broken promise is told as a story
+  cargo xtask sim --minutes 60 --shrink         an hour of seeds; failures are made smaller
+  cargo xtask sim --scenario crashes --seeds 50 a kind of world; `swarm --help` lists them
+  cargo xtask sim --determinism 10              ten seeds twice: every figure must be equal
+  cargo xtask sim --plans sim/plans             every stored plan, or one: --plans FILE
+  cargo xtask sim --mutants all                 every planted fault must be caught
+  cargo xtask sim --mutants 1/3                 a third of them
+  cargo xtask sim plan --seed 17                print the plan of a seed
+  cargo xtask sim run --plan FILE               run one plan in one process
+  cargo xtask sim shrink --plan FILE            make a failing plan smaller
+  cargo xtask sim swarm --help                  every option, told by the simulator itself
 
-docs/simulation.md says what is simulated, what is checked, and how to go from a failure to its cause.";
+docs/simulation.md says what is simulated and checked, and how to get from a failure to its cause.";
 
 /// What to pass on.
 #[derive(Debug, Args)]

@@ -163,10 +163,10 @@ impl Report {
         let mut found = Vec::new();
         let differing = self.determinism.map_or(0, |compared| compared.differing);
         if differing > 0 {
-            found.push(format!("{differing} seeds gave another run the second time"));
+            found.push(format!("seeds that gave another run the second time: {differing}"));
         }
         if self.tally.failures > 0 {
-            found.push(format!("{} runs broke a promise", self.tally.failures));
+            found.push(format!("runs that broke a promise: {}", self.tally.failures));
         }
         let survivors = self.mutants.iter().filter(|tried| tried.survived());
         found.extend(survivors.map(|tried| format!("the mutant {} was not caught", tried.name)));

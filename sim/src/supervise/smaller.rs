@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(less("/options/link/batchSize"), [json!(1), json!(4), json!(7), json!(8)]);
         assert_eq!(less("/options/archivePercent"), [json!(null), json!(0), json!(5), json!(8), json!(9)]);
         assert_eq!(less("/faults/0/byMs"), [json!(0), json!(-4), json!(-6), json!(-7)]);
-        assert_eq!(less("/options/nothing"), [] as [Value; 0]);
+        assert!(less("/options/nothing").is_empty());
     }
 
     #[test]

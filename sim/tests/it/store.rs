@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cdc_iceberg::{Archive, Components, Error, Settings, Storage};
 use cdc_model::{Clock, Entropy, Refusal, Remedy, Timestamp};
 use futures_util::TryStreamExt as _;
-use sim::{HostStore, SimStore, Steps, StoreFaults, TableOracle, Violation};
+use sim::store::{HostStore, SimStore, Steps, StoreFaults, TableOracle, Violation};
 
 use log::{Log, acme};
 

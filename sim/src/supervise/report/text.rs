@@ -95,18 +95,19 @@ fn figures(report: &Report, text: &mut String) {
 pub(in crate::supervise) fn mutant_line(tried: &Tried) -> String {
     let Tried { name, seeds, acted, .. } = tried;
     let end = match &tried.caught {
-        Some((promise, seed)) => format!("caught after {seeds} seeds by seed {seed}: {promise}"),
+        Some((promise, seed)) => format!("caught by seed {seed} ({seeds} run): {promise}"),
         None if tried.stopped => format!("not decided after {seeds} seeds"),
         None => {
             format!("SURVIVED {seeds} seeds, acted in {acted}; expected: {}", tried.expected.join(", or "))
         }
     };
     let other: Vec<_> =
-        tried.elsewise.iter().map(|(promise, count)| format!("{count} times: {promise}")).collect();
+        tried.elsewise.iter().map(|(promise, count)| format!("{promise}: {count} times")).collect();
     let other =
         if other.is_empty() { String::new() } else { format!(" (noticed elsewise {})", other.join("; ")) };
     let unusable = tried.unusable;
-    let unusable = if unusable == 0 { String::new() } else { format!(" ({unusable} seeds fail without it)") };
+    let unusable =
+        if unusable == 0 { String::new() } else { format!(" (seeds that fail without it: {unusable})") };
     format!("{name}: {end}{other}{unusable}")
 }
 

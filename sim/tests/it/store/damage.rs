@@ -9,7 +9,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
-use sim::{Orphans, SimStore, Steps, TableOracle};
+use sim::store::{Orphans, SimStore, Steps, TableOracle};
 
 use super::log::Log;
 use super::{Archiver, BASE, TABLE, clock};

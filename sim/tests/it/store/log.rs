@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use cdc_model::{Batch, Body, Digest, Epoch, ObjectId, Origin, Position, Record, Sequence, Timestamp};
-use sim::Row;
+use sim::store::Row;
 
 /// 2024-01-15T00:00:00Z.
 pub(crate) const DAY: i64 = 1_705_276_800_000;
