@@ -115,7 +115,7 @@ impl<E: Env> Transport for Told<E> {
             begun: self.env.now(),
             batch: match &request {
                 Request::Batch(batch) => Some(BatchName::of(to, batch)),
-                Request::Hello(_) => None,
+                Request::Hello(_) | Request::Grant(_) => None,
             },
             answered: false,
         };
@@ -176,7 +176,7 @@ impl Transport for Taking {
         let (to, sender) = (to.clone(), request.sender().clone());
         let batch = match &request {
             Request::Batch(batch) => Some(BatchName::of(&to, batch)),
-            Request::Hello(_) => None,
+            Request::Hello(_) | Request::Grant(_) => None,
         };
         let call = self.inboxes.call(&to, request);
         Box::pin(async move {

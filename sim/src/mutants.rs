@@ -11,6 +11,7 @@ pub struct Mutant {
     pub caught_by: &'static [&'static str],
 }
 
+<<<<<<< HEAD
 const ACKED: &str = "acknowledged means durable";
 const ARRIVES: &str = "what is written arrives";
 const BEFORE: &str = "before continues after";
@@ -176,3 +177,11 @@ mod tests {
         }
     }
 }
+=======
+/// All of them, by name.
+pub const MUTANTS: &[Mutant] = &[Mutant {
+    name: "records-swapped",
+    breaks: "A parent stores the records of a batch in the opposite order.",
+    caught_by: &["every event once, in its origin's order"],
+}];
+>>>>>>> d118700caaa0f1d94f18ceec33000e99fdffbb4b

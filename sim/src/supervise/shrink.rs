@@ -31,6 +31,7 @@ pub(super) struct Shrinker<'c> {
     until: Instant,
     best: Failing,
     runs: u64,
+    told: String,
 }
 
 impl<'c> Shrinker<'c> {
@@ -41,7 +42,15 @@ impl<'c> Shrinker<'c> {
         time: Duration,
         first: Failing,
     ) -> Self {
-        Self { children, runner, jobs, until: Instant::now() + time, best: first, runs: 0 }
+        Self {
+            children,
+            runner,
+            jobs,
+            until: Instant::now() + time,
+            best: first,
+            runs: 0,
+            told: String::new(),
+        }
     }
 
     /// The smallest plan that was found in time, and the runs that it took.
@@ -118,14 +127,16 @@ impl<'c> Shrinker<'c> {
         found.into_iter().min_by_key(|(order, _)| *order).map(|(_, failing)| failing)
     }
 
-    fn tell(&self) {
-        let FaultPlan { seed, options, faults, .. } = &self.best.plan;
-        let (objects, hosts, runs) = (options.objects, options.hosts, self.runs);
-        let faults = faults.len();
-        let writes = options.writes_max;
-        eprintln!(
-            "shrink: {faults} faults, {objects} objects, {hosts} hosts, {writes} writes, seed {seed}: {runs} runs"
-        );
+    /// Says what became smaller, if it is something that a person looks at.
+    fn tell(&mut self) {
+        let FaultPlan { options, faults, .. } = &self.best.plan;
+        let (faults, objects, hosts, writes) =
+            (faults.len(), options.objects, options.hosts, options.writes_max);
+        let size = format!("{faults} faults, {objects} objects, {hosts} processes, {writes} writes at most");
+        if size != self.told {
+            eprintln!("shrink: {size}, after {} runs", self.runs);
+            self.told = size;
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn rendered(report: &Report) -> String {
         report.mutants.iter().for_each(|tried| put(&mut text, &format!("  {}", mutant_line(tried))));
     }
     let missed: Vec<_> = report.sites.iter().filter(|row| row.is_missed()).collect();
-    if report.origin.faults_in_code {
+    if report.origin.faults_in_code && report.tally.runs > 0 {
         put(
             &mut text,
             &format!("\nsites: {} of {} passed", report.sites.len() - missed.len(), report.sites.len()),
