@@ -11,7 +11,6 @@ pub struct Mutant {
     pub caught_by: &'static [&'static str],
 }
 
-<<<<<<< HEAD
 const ACKED: &str = "acknowledged means durable";
 const ARRIVES: &str = "what is written arrives";
 const BEFORE: &str = "before continues after";
@@ -47,6 +46,7 @@ const fn mutant(name: &'static str, breaks: &'static str, caught_by: &'static [&
 pub const MUTANTS: &[Mutant] = &[
     // Capture and log.
     mutant("ack-without-commit", "an answer waits for the commit", &[ACKED, CAPTURED, DENSE, STAYS]),
+    mutant("recovered-rows-not-synced", "what is told is on disk", &[ACKED, CAPTURED, ONCE, STAYS, STOPPED]),
     mutant("not-synced", "a commit is on disk", &[ACKED, CAPTURED, STAYS, WHOLE, SETTLED]),
     mutant("tail-moved-before-commit", "a tail moves with a commit only", &[DENSE, ONCE, CAPTURED, STOPPED]),
     mutant("rollback-commits", "a rollback leaves nothing", &[CAPTURED, WHOLE]),
@@ -177,11 +177,3 @@ mod tests {
         }
     }
 }
-=======
-/// All of them, by name.
-pub const MUTANTS: &[Mutant] = &[Mutant {
-    name: "records-swapped",
-    breaks: "A parent stores the records of a batch in the opposite order.",
-    caught_by: &["every event once, in its origin's order"],
-}];
->>>>>>> d118700caaa0f1d94f18ceec33000e99fdffbb4b

@@ -116,11 +116,7 @@ fn a_report_without_findings_has_passed() {
     assert_eq!(report.faults_found().len(), 2);
     report.tally.failures = 0;
     report.mutants.pop();
-<<<<<<< HEAD
     assert_eq!(report.faults_found(), Vec::<&str>::new());
-=======
-    assert!(report.faults_found().is_empty());
->>>>>>> d118700caaa0f1d94f18ceec33000e99fdffbb4b
 }
 
 #[test]
