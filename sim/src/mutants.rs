@@ -54,7 +54,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("log-time-goes-back", "the time of a log never decreases", &[LOG_TIME]),
     mutant("checkpoint-before-effect", "effect and checkpoint commit together", &[EFFECT]),
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
-    mutant("lane-job-lost", "every job of an object runs", &[ARRIVES]),
+    mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
     // Sending.
     mutant("schema-record-dropped", "every row goes on", &[ONCE]),
     mutant("kept-back-not-counted", "what is kept back is counted", &[STOPPED, ARRIVES]),
