@@ -32,6 +32,7 @@ const NEVER_CHANGES: &str = "a committed file never changes";
 const NEWEST: &str = "valid through the newest row";
 const NO_COMMIT_LOST: &str = "no commit of another is lost";
 const ONCE: &str = "every event once, in its origin's order";
+const READ: &str = "a replay reads what is stored";
 const REPLAYED: &str = "a replay gives each record once, in order";
 const SETTLED: &str = "settled is stored at the root and archived on the way";
 const STAYS: &str = "what is stored stays";
@@ -104,7 +105,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("merged-manifest-not-listed", "a merge keeps every row", &[EVERY_ROW]),
     mutant("live-list-deleted", "a sweep deletes only what nothing names", &[NAMED]),
     // Replay.
-    mutant("cursor-read-again", "a cursor is exclusive", &[REPLAYED]),
+    mutant("cursor-read-again", "a cursor is exclusive", &[REPLAYED, READ]),
 ];
 
 /// What is to be planted, and the feature it waits for.
