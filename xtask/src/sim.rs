@@ -58,7 +58,8 @@ pub(crate) struct Options {
 impl Options {
     /// What continuous integration runs.
     pub(crate) fn short() -> Self {
-        let arguments = ["--runner", "all", "--determinism", CI_DETERMINISM, "--plans", PLANS, "--seeds", CI_SEEDS];
+        let arguments =
+            ["--runner", "all", "--determinism", CI_DETERMINISM, "--plans", PLANS, "--seeds", CI_SEEDS];
         let mutants = ["--mutants", CI_MUTANTS, "--mutant-seeds-max", CI_MUTANT_SEEDS_MAX];
         Self { arguments: arguments.into_iter().chain(mutants).map(str::to_owned).collect() }
     }
