@@ -18,7 +18,7 @@ const TASKS: [&str; 4] = ["plan", "run", "shrink", "swarm"];
 /// Seeds that continuous integration runs twice, before anything else.
 const CI_DETERMINISM: &str = "3";
 /// Seeds that it runs on each runner: always the same ones.
-const CI_SEEDS: &str = "24";
+const CI_SEEDS: &str = "12";
 /// The mutants it plants, a third of all: those that few seeds show. A night's run plants all.
 const CI_MUTANTS: &str = "ack-without-commit,body-written-anew,checkpoint-before-effect,cursor-read-again,\
                           digest-of-sent-rows-only,drained-row-left,hop-sets-event-time,kept-back-not-counted,\
