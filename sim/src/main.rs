@@ -17,6 +17,10 @@ use runner::Runner;
 use scenario::Scenario;
 use supervise::Error;
 
+/// Also serves SQLite, whose thousands of small databases fragment the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The deterministic simulator.
 ///
 /// A seed decides a plan (what the world is like and what befalls it) and a plan decides a run: the same plan gives the

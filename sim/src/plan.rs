@@ -290,7 +290,7 @@ impl Options {
                 batch_timeout_ms: *random.pick(&[5, 50, 1_000]),
                 batch_bytes_max: *random.pick(&[1 << 10, 1 << 20]),
             },
-            archive_percent: if random.chance(60) { Some(*random.pick(&[0, 0, 10, 50])) } else { None },
+            archive_percent: if random.chance(40) { Some(*random.pick(&[0, 0, 10, 50])) } else { None },
             archive_events_min: *random.pick(&[5, 50, 1_000]),
             filter_percent: *random.pick(&[0, 0, 30]),
             count_percent: *random.pick(&[0, 0, 30]),
@@ -333,35 +333,48 @@ fn swarm(random: &mut Random, most: u64) -> u64 {
     random.between(1, ceiling.min(most))
 }
 
+/// Objects that all crashes of a plan may make open again.
+const REOPENED_MAX: u64 = 12_000;
+
 fn crashes(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     if random.chance(20) {
         return;
     }
     let at_once = random.chance(30);
-    let count = random.between(1, 6 + number(options.hosts) * options.trouble_ms / 2_000);
-    for _ in 0..count {
+    let every_ms = magnitude(random, 60, 4_000);
+    let (hosts, objects) = (number(options.hosts), number(options.objects));
+    let most = (hosts * options.trouble_ms / every_ms).clamp(1, 1 + REOPENED_MAX * hosts / objects);
+    for _ in 0..random.between(1, most) {
         let operation = if at_once { 0 } else { random.between(0, 200) };
         let kind = FaultKind::Crash {
             host: random.place(options.hosts),
             operation,
             power: random.chance(60),
-            down_ms: random.between(0, 600),
+            down_ms: random.between(0, every_ms.min(600)),
         };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
     }
 }
 
 fn partitions(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
-    if random.chance(40) || options.hosts < 2 {
+    if random.chance(25) || options.hosts < 2 {
         return;
     }
-    let count = random.between(1, 10 + number(options.hosts) * options.trouble_ms / 1_000);
-    for _ in 0..count {
+    let every_ms = magnitude(random, 15, 2_000);
+    let longest_ms = *random.pick(&[20, 200, 1_500]);
+    for _ in 0..random.between(1, 1 + number(options.hosts) * options.trouble_ms / every_ms) {
         let one = random.place(options.hosts);
         let other = (one + 1 + random.place(options.hosts - 1)) % options.hosts;
-        let kind = FaultKind::Partition { one, other, for_ms: random.between(5, 1_500) };
+        let kind = FaultKind::Partition { one, other, for_ms: random.between(5, longest_ms) };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
     }
+}
+
+/// A number between two, of any magnitude.
+fn magnitude(random: &mut Random, least: u64, most: u64) -> u64 {
+    let doublings = u64::from((most / least).ilog2());
+    let floor = least << random.between(0, doublings);
+    random.between(floor, (2 * floor).min(most))
 }
 
 fn disks(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {

@@ -170,11 +170,11 @@ pub(super) fn read(bytes: &[u8], offset: usize, into: &mut [u8]) -> bool {
     missing.is_empty()
 }
 
-/// Writes `data` over `bytes`, which grow as far as needed and only by a quarter beyond.
+/// Writes `data` over `bytes`, which grow as far as needed and only by half beyond.
 pub(super) fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     let end = offset + data.len();
     if end > bytes.capacity() {
-        bytes.reserve_exact((end - bytes.len()).max(bytes.len() / 4).max(GROWTH_BYTES_MIN));
+        bytes.reserve_exact((end - bytes.len()).max(bytes.len() / 2).max(GROWTH_BYTES_MIN));
     }
     if data.is_empty() {
         return;

@@ -24,6 +24,8 @@ pub(crate) struct Objects {
     /// What was ever written under a name that is written once, and is it still there or not.
     once: BTreeMap<Path, u128>,
     violations: Vec<String>,
+    /// Changes so far below each folder.
+    changes: BTreeMap<String, u64>,
 }
 
 /// What a request changes.
@@ -108,6 +110,7 @@ impl Objects {
         modified: Timestamp,
     ) -> (String, String) {
         self.writes += 1;
+        self.note_change(path);
         let object = Object { bytes, attributes, tag: self.writes, modified };
         self.by_path.insert(path.clone(), object);
         (tag(self.writes), self.writes.to_string())
@@ -136,7 +139,26 @@ impl Objects {
 
     /// Whether there was anything.
     pub(crate) fn delete(&mut self, path: &Path) -> bool {
-        self.by_path.remove(path).is_some()
+        let found = self.by_path.remove(path).is_some();
+        if found {
+            self.note_change(path);
+        }
+        found
+    }
+
+    /// How often anything below a folder was written or deleted so far.
+    pub(crate) fn changes_below(&self, folder: &str) -> u64 {
+        self.changes.get(folder).copied().unwrap_or(0)
+    }
+
+    fn note_change(&mut self, path: &Path) {
+        let path = path.as_ref();
+        for folder in path.match_indices('/').filter_map(|(at, _)| path.get(..at)) {
+            match self.changes.get_mut(folder) {
+                Some(changes) => *changes += 1,
+                None => drop(self.changes.insert(folder.to_owned(), 1)),
+            }
+        }
     }
 
     pub(crate) fn list(&self, prefix: &Path) -> Vec<ObjectMeta> {

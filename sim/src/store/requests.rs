@@ -142,6 +142,11 @@ impl SimStore {
         self.lock().objects.bytes(&Path::parse(path).ok()?).cloned()
     }
 
+    /// How often anything below a folder was written or deleted so far.
+    pub(crate) fn changes_below(&self, folder: &str) -> u64 {
+        self.lock().objects.changes_below(folder)
+    }
+
     /// The paths of all objects below a folder, sorted.
     ///
     /// # Panics

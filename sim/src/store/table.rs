@@ -84,6 +84,10 @@ pub struct TableOracle {
     folder: String,
     absent: Vec<RangeInclusive<i64>>,
     last: Option<Seen>,
+    /// The newest version as it was after so many changes of the folder.
+    newest: Option<(u64, Option<Arc<Metadata>>)>,
+    /// What the last check found that is true until the folder changes again: after how many changes, and what.
+    found: Option<(u64, NewRows)>,
     /// Manifest lists, manifests and data files by path: their bytes when first seen, and what is in them.
     lists: Known<ManifestRef>,
     manifests: Known<Entry>,
@@ -96,7 +100,7 @@ type Known<T> = BTreeMap<String, (Bytes, Arc<[T]>)>;
 
 #[derive(Clone, Debug)]
 struct Seen {
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
     watermark: Option<Watermark>,
 }
 
@@ -114,6 +118,8 @@ impl TableOracle {
             folder: folder.into(),
             absent: Vec::new(),
             last: None,
+            newest: None,
+            found: None,
             lists: BTreeMap::new(),
             manifests: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -124,6 +130,7 @@ impl TableOracle {
     /// These sequences of the log are no rows: they were filtered away, or lie before a declared floor.
     pub fn declare_absent(&mut self, sequences: RangeInclusive<i64>) {
         self.absent.push(sequences);
+        self.found = None;
     }
 
     /// The data files of the current snapshot as last seen: their paths, rows, and first and last sequence.
@@ -136,20 +143,27 @@ impl TableOracle {
 
     /// How far the newest version says it is; `None` when it does not say so, or there is none.
     #[must_use]
-    pub fn watermark(&self, store: &SimStore) -> Option<Watermark> {
+    pub fn watermark(&mut self, store: &SimStore) -> Option<Watermark> {
         let metadata = self.newest(store, &mut Out::default())?;
         metadata::watermark(&metadata.properties).ok().flatten()
     }
 
+    /// How often anything of the table was written or deleted so far.
+    pub(crate) fn changes(&self, store: &SimStore) -> u64 {
+        store.changes_below(&self.folder)
+    }
+
     /// A property of the newest version.
-    pub(crate) fn property(&self, store: &SimStore, key: &str) -> Option<String> {
-        self.newest(store, &mut Out::default())?.properties.remove(key)
+    pub(crate) fn property(&mut self, store: &SimStore, key: &str) -> Option<String> {
+        self.newest(store, &mut Out::default())?.properties.get(key).cloned()
     }
 
     /// Commits a property as another user of the table does: a next version that is the newest but for it. Gives
     /// whether it is the table's now.
-    pub(crate) fn commit_property(&self, store: &SimStore, key: &str, value: &str) -> bool {
-        let Some(Metadata { version, .. }) = self.newest(store, &mut Out::default()) else { return false };
+    pub(crate) fn commit_property(&mut self, store: &SimStore, key: &str, value: &str) -> bool {
+        let Some(version) = self.newest(store, &mut Out::default()).map(|newest| newest.version) else {
+            return false;
+        };
         let file = |version: VersionNumber| format!("{}/metadata/v{version}.metadata.json", self.folder);
         let json = store.object(&file(version)).and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let Some(mut json): Option<serde_json::Value> = json else { return false };
@@ -165,10 +179,18 @@ impl TableOracle {
     ///
     /// All promises that it breaks.
     pub fn check(&mut self, store: &SimStore) -> Result<NewRows, Vec<Violation>> {
+        let changes = self.changes(store);
+        if let Some((_, found)) = self.found.as_ref().filter(|(at, _)| *at == changes) {
+            return Ok(found.clone());
+        }
         let mut out = Out::default();
-        let found = self.look(store, &mut out);
+        let found = self.look(store, &mut out).unwrap_or_default();
         let violations = out.into_violations();
-        if violations.is_empty() { Ok(found.unwrap_or_default()) } else { Err(violations) }
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        self.found = Some((changes, NewRows { rows: Vec::new(), ..found.clone() }));
+        Ok(found)
     }
 
     fn look(&mut self, store: &SimStore, out: &mut Out) -> Option<NewRows> {
@@ -209,7 +231,20 @@ impl TableOracle {
     }
 
     /// The newest version by the listing, none when there is no table.
-    fn newest(&self, store: &SimStore, out: &mut Out) -> Option<Metadata> {
+    fn newest(&mut self, store: &SimStore, out: &mut Out) -> Option<Arc<Metadata>> {
+        let changes = self.changes(store);
+        if let Some((_, newest)) = self.newest.as_ref().filter(|(at, _)| *at == changes) {
+            return newest.clone();
+        }
+        let mut seen = Out::default();
+        let newest = self.read_newest(store, &mut seen).map(Arc::new);
+        // What is broken is told to everybody who asks.
+        self.newest = seen.is_empty().then(|| (changes, newest.clone()));
+        out.extend(seen);
+        newest
+    }
+
+    fn read_newest(&self, store: &SimStore, out: &mut Out) -> Option<Metadata> {
         let folder = format!("{}/metadata", self.folder);
         let paths = store.paths_below(&folder);
         let number = |path: &String| path.strip_prefix(&format!("{folder}/")).and_then(version_of);

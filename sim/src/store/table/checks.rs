@@ -35,6 +35,14 @@ impl Out {
         }
     }
 
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     pub(crate) fn into_violations(self) -> Vec<Violation> {
         self.0
     }
