@@ -13,6 +13,7 @@ use cdc_net::{Loopback, Transport};
 use futures_util::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::failure::ensure;
 use crate::oracle::Oracle;
 use crate::plan::Options;
 use crate::random::Random;
@@ -29,6 +30,8 @@ pub(crate) const ANSWER_TIMEOUT_MS: u64 = 400;
 
 /// Archived at the latest after this long.
 const ARCHIVE_INTERVAL_MS: u64 = 2_000;
+
+const ALONE: &str = "one engine at a time serves a project";
 
 /// What a process is started with.
 #[derive(Clone, Debug)]
@@ -68,6 +71,8 @@ pub(crate) enum News {
 pub(crate) enum Order {
     /// What does not go on by itself.
     Troubles(oneshot::Sender<Vec<(usize, Trouble)>>),
+    /// A second engine over the same objects, which must not open.
+    SecondEngine,
     /// The documents that an object's history adds up to, by source, collection and id.
     Fold(usize, oneshot::Sender<Result<Vec<FoldedDocument>, String>>),
 }
@@ -106,6 +111,14 @@ impl Host {
         while let Some(order) = inbox.recv().await {
             match order {
                 Order::Troubles(way) => drop(way.send(self.troubles(&cdc))),
+                Order::SecondEngine => {
+                    let second = self.open(&env, &transport).await;
+                    let refused = ensure(matches!(second, Err(cdc::Error::InUse { .. })), ALONE, || {
+                        let opened = second.map(drop).map_err(|error| chain(&error));
+                        format!("host {}: the second came to {opened:?}", self.host)
+                    });
+                    lock(&self.oracle).note(refused);
+                }
                 Order::Fold(at, way) => {
                     let object = objects.iter().find(|(object, _)| *object == at);
                     if let Some((_, object)) = object {

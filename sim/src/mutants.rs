@@ -12,6 +12,7 @@ pub struct Mutant {
 }
 
 const ACKED: &str = "acknowledged means durable";
+const ALONE: &str = "one engine at a time serves a project";
 const ARRIVES: &str = "what is written arrives";
 const BEFORE: &str = "before continues after";
 const BELOW: &str = "events come from below";
@@ -55,6 +56,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("log-time-goes-back", "the time of a log never decreases", &[LOG_TIME]),
     mutant("checkpoint-before-effect", "effect and checkpoint commit together", &[EFFECT]),
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
+    mutant("project-not-locked", "one process serves a project", &[ALONE]),
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
     // Sending.
     mutant("schema-record-dropped", "every row goes on", &[ONCE]),

@@ -93,6 +93,9 @@ pub struct NetworkRates {
     /// Of ten thousand batches, how many a clone of their sender sends as well, with a history of its own.
     #[serde(default)]
     pub clones_per_10_000: u64,
+    /// Of ten thousand requests, how many come once more and much later, when whoever sent them may be gone.
+    #[serde(default)]
+    pub strays_per_10_000: u64,
 }
 
 /// How disks fare. Rates are of a million operations.
@@ -121,6 +124,15 @@ pub struct StoreRates {
     pub lost_acks: u64,
     /// Are refused because there are too many.
     pub throttled: u64,
+    /// Of writes: seem to fail, and are done some requests later, also when the process is gone by then.
+    #[serde(default)]
+    pub late: u64,
+    /// Of creates: are repeated by the client itself, which then finds its own object.
+    #[serde(default)]
+    pub echoes: u64,
+    /// Are done, and take seconds.
+    #[serde(default)]
+    pub slow: u64,
     /// Of ten thousand occasions, at how many somebody else commits to one of the tables.
     #[serde(default)]
     pub foreign_commits: u64,
@@ -199,6 +211,16 @@ pub enum FaultKind {
         /// How long.
         for_ms: u64,
     },
+    /// A second engine is opened over the objects of a process that is up.
+    SecondEngine {
+        /// Which.
+        host: usize,
+    },
+    /// Somebody vacuums an object's database while its process has it open.
+    Vacuum {
+        /// Which object.
+        object: usize,
+    },
     /// A copy of an object's files is kept.
     Copy {
         /// Which object.
@@ -231,7 +253,12 @@ impl FaultPlan {
         let mut random = Random::stream(seed, "plan");
         let mut options = Options::draw(&mut random, objects);
         options.network.clones_per_10_000 = swarm(&mut Random::stream(seed, "clones"), 1_000);
+        options.network.strays_per_10_000 = swarm(&mut Random::stream(seed, "strays"), 1_000);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
+        let mut store = Random::stream(seed, "store rates");
+        options.store.late = swarm(&mut store, 400);
+        options.store.echoes = swarm(&mut store, 400);
+        options.store.slow = swarm(&mut store, 400);
         let mut faults = Vec::new();
         let mut classes = Random::stream(seed, "faults");
         crashes(&mut classes, &options, &mut faults);
@@ -240,6 +267,7 @@ impl FaultPlan {
         clocks(&mut classes, &options, &mut faults);
         rewinds(&mut classes, &options, &mut faults);
         pauses(&mut classes, &options, &mut faults);
+        others(&mut Random::stream(seed, "others"), &options, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
         Self { seed, options, faults, mutant: None }
     }
@@ -257,9 +285,13 @@ impl FaultPlan {
                 FaultKind::Crash { host, .. }
                 | FaultKind::Pause { host, .. }
                 | FaultKind::DiskFull { host, .. }
-                | FaultKind::ClockJump { host, .. } => *host = moved(*host),
+                | FaultKind::ClockJump { host, .. }
+                | FaultKind::SecondEngine { host } => *host = moved(*host),
                 FaultKind::Partition { one, other, .. } => (*one, *other) = (moved(*one), moved(*other)),
-                FaultKind::StoreOutage { .. } | FaultKind::Copy { .. } | FaultKind::Rewind { .. } => {}
+                FaultKind::StoreOutage { .. }
+                | FaultKind::Vacuum { .. }
+                | FaultKind::Copy { .. }
+                | FaultKind::Rewind { .. } => {}
             }
         }
         let is_one_host = |kind| matches!(kind, FaultKind::Partition { one, other, .. } if one == other);
@@ -300,6 +332,7 @@ impl Options {
                 repeat_per_10_000: swarm(random, 3_000),
                 delay_max_us: *random.pick(&[500, 5_000, 30_000, 150_000]),
                 clones_per_10_000: 0,
+                strays_per_10_000: 0,
             },
             disk: DiskRates {
                 read_errors: swarm(random, 500),
@@ -312,6 +345,9 @@ impl Options {
                 errors: swarm(random, 1_000),
                 lost_acks: swarm(random, 1_000),
                 throttled: swarm(random, 500),
+                late: 0,
+                echoes: 0,
+                slow: 0,
                 foreign_commits: 0,
             },
             sites: SiteRates {
@@ -341,7 +377,7 @@ fn crashes(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
         return;
     }
     let at_once = random.chance(30);
-    let every_ms = magnitude(random, 60, 4_000);
+    let every_ms = magnitude(random, 30, 3_000);
     let (hosts, objects) = (number(options.hosts), number(options.objects));
     let most = (hosts * options.trouble_ms / every_ms).clamp(1, 1 + REOPENED_MAX * hosts / objects);
     for _ in 0..random.between(1, most) {
@@ -360,8 +396,8 @@ fn partitions(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     if random.chance(25) || options.hosts < 2 {
         return;
     }
-    let every_ms = magnitude(random, 15, 2_000);
-    let longest_ms = *random.pick(&[20, 200, 1_500]);
+    let every_ms = magnitude(random, 4, 1_000);
+    let longest_ms = *random.pick(&[40, 200, 1_500]);
     for _ in 0..random.between(1, 1 + number(options.hosts) * options.trouble_ms / every_ms) {
         let one = random.place(options.hosts);
         let other = (one + 1 + random.place(options.hosts - 1)) % options.hosts;
@@ -433,6 +469,18 @@ fn pauses(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     }
     for _ in 0..random.between(1, 2 + number(options.hosts) * options.trouble_ms / 4_000) {
         let kind = FaultKind::Pause { host: random.place(options.hosts), for_ms: random.between(5, 2_000) };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
+}
+
+/// What others do to files of processes that are up.
+fn others(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    for _ in 0..swarm(random, 4) {
+        let kind = FaultKind::SecondEngine { host: random.place(options.hosts) };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
+    for _ in 0..swarm(random, 30) {
+        let kind = FaultKind::Vacuum { object: random.place(options.objects) };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
     }
 }

@@ -55,6 +55,9 @@ const FOLDS_MAX: usize = 3;
 /// Lines of a story.
 const STORY_MAX: usize = 60;
 
+/// How long a slow request to the store takes at most.
+const SLOW_REQUEST_MAX: Duration = Duration::from_secs(5);
+
 /// The address of the simulated store.
 const WAREHOUSE: &str = "sim://warehouse";
 
@@ -291,6 +294,7 @@ impl<'p, R: Runner> World<'p, R> {
         counts.insert("lost acks", traffic.lost_acks);
         counts.insert("partitions", traffic.partitions);
         counts.insert("batches of clones", traffic.clones);
+        counts.insert("stray requests", traffic.strays);
         let mut trace = trace;
         let mut commits = 0;
         for process in &self.processes {
@@ -416,13 +420,17 @@ impl<'p, R: Runner> World<'p, R> {
                 ..Faults::default()
             });
         }
-        let StoreRates { errors, lost_acks, throttled, .. } =
+        let StoreRates { errors, lost_acks, throttled, late, echoes, slow, .. } =
             if trouble { self.plan.options.store } else { StoreRates::default() };
         if let Some(store) = &self.store {
             let faults = StoreFaults {
                 error: errors / 10,
                 lost_ack: lost_acks / 10,
                 throttled: throttled / 10,
+                late: late / 10,
+                echo: echoes / 10,
+                slow: slow / 10,
+                slow_max: SLOW_REQUEST_MAX,
                 ..StoreFaults::NONE
             };
             store.set_faults(faults);
@@ -615,6 +623,15 @@ impl<'p, R: Runner> World<'p, R> {
                     self.count("store outages");
                 }
             }
+            FaultKind::SecondEngine { host } => {
+                if let Some(orders) = &self.process(host).orders
+                    && orders.send(Order::SecondEngine).is_ok()
+                {
+                    self.note(format!("a second engine is opened on host {host}"));
+                    self.count("second engines");
+                }
+            }
+            FaultKind::Vacuum { object } => self.vacuum(object)?,
             FaultKind::Copy { object } => self.copy(object)?,
             FaultKind::Rewind { object, down_ms, again_ms } => {
                 self.rewind(object, Duration::from_millis(down_ms))?;

@@ -69,6 +69,9 @@ impl Network {
     }
 }
 
+/// How long the network holds a message at most.
+const HELD_MAX: Duration = Duration::from_secs(20);
+
 type Way = oneshot::Sender<Result<Answer, TransportError>>;
 
 fn answer(way: Option<Way>, answered: Result<Answer, TransportError>) {
@@ -119,6 +122,13 @@ impl State {
         Some(Request::Batch(clone))
     }
 
+    /// How long a second copy of a request is held somewhere, if there is one.
+    fn stray(&mut self) -> Option<Duration> {
+        let rate = self.rates.strays_per_10_000;
+        let is_one = rate > 0 && self.random.between(1, 10_000) <= rate;
+        is_one.then(|| self.random.time(HELD_MAX))
+    }
+
     fn is_lost(&mut self) -> bool {
         self.random.between(1, 10_000) <= self.rates.loss_per_10_000
     }
@@ -142,12 +152,12 @@ pub(crate) struct HostNetwork {
 
 impl HostNetwork {
     /// Carries one copy of a request and its answer back.
-    async fn carry(self, sent_by: SentBy, to: ObjectId, request: Request, way: Option<Way>) {
+    async fn carry(self, sent_by: SentBy, held: Duration, to: ObjectId, request: Request, way: Option<Way>) {
         let Self { network, host: from, oracle } = self;
         let is_batch = matches!(request, Request::Batch(_));
         let host = lock(&oracle).host_of(&to);
         let delay = network.lock().delay();
-        network.executor.sleep(delay).await;
+        network.executor.sleep(held + delay).await;
         let unreachable = |to| TransportError::Unreachable { object: to, reason: "it is down".to_owned() };
         let Some(host) = host else { return answer(way, Err(unreachable(to))) };
         if !network.passes(from, host, is_batch) {
@@ -196,32 +206,37 @@ impl Net<SimEnv> for HostNetwork {
 impl Transport for HostNetwork {
     fn call(&self, to: &ObjectId, request: Request) -> Call {
         let is_rewound = lock(&self.oracle).any_rewound();
-        let (lost, repeats, clone) = {
+        let (lost, repeats, stray, clone) = {
             let mut state = self.network.lock();
             let clone = state.clone_of(&request).filter(|_| !is_rewound);
             let repeats = state.random.between(1, 10_000) <= state.rates.repeat_per_10_000;
-            (state.is_lost(), repeats, clone)
+            let lost = state.is_lost();
+            (lost, repeats, state.stray(), clone)
         };
         self.network.traffic.count(|counts| {
             counts.sent += 1;
             counts.lost_requests += u64::from(lost);
             counts.repeated += u64::from(repeats);
+            counts.strays += u64::from(stray.is_some());
             counts.clones += u64::from(clone.is_some());
         });
         // What is on the way arrives also when its sender is gone.
-        let carry = |sent_by, request: &Request, way| {
-            let task = self.clone().carry(sent_by, to.clone(), request.clone(), way);
+        let carry = |sent_by, held, request: &Request, way| {
+            let task = self.clone().carry(sent_by, held, to.clone(), request.clone(), way);
             self.network.executor.spawn(Domain::WORLD, task);
         };
         if let Some(clone) = clone {
-            carry(SentBy::Clone, &clone, None);
+            carry(SentBy::Clone, Duration::ZERO, &clone, None);
         }
         if repeats {
-            carry(SentBy::Object, &request, None);
+            carry(SentBy::Object, Duration::ZERO, &request, None);
+        }
+        if let Some(held) = stray {
+            carry(SentBy::Object, held, &request, None);
         }
         let (way, answered) = oneshot::channel();
         if !lost {
-            carry(SentBy::Object, &request, Some(way));
+            carry(SentBy::Object, Duration::ZERO, &request, Some(way));
         }
         Box::pin(async move {
             match answered.await {

@@ -1,5 +1,8 @@
 //! When the world looks into files and archives while it runs.
 
+use std::path::Path;
+use std::time::Duration;
+
 use crate::checks::{Above, Claim, Looks};
 use crate::disk::Faults;
 use crate::failure::Broken;
@@ -77,6 +80,21 @@ impl<R: Runner> World<'_, R> {
         }
     }
 
+    /// Somebody vacuums a database, unless it is in use just then.
+    pub(super) fn vacuum(&mut self, object: usize) -> Result<(), Broken> {
+        if !self.is_open(object) {
+            return Ok(());
+        }
+        let host = lock(&self.oracle).place(object).host;
+        let path = self.paths.get(object).expect("an object of this world").clone();
+        let done = self.quietly(host, |_, _| Ok(vacuum(&path)))?;
+        self.count(if done { "vacuums" } else { "vacuums of a database in use" });
+        if done {
+            self.note(format!("the database of object {object} is vacuumed"));
+        }
+        Ok(())
+    }
+
     /// Now and then somebody else commits to a table, while the trouble lasts.
     pub(super) fn commit_foreign(&mut self) {
         let Some(store) = self.store.as_ref().filter(|_| !self.healed) else { return };
@@ -108,4 +126,13 @@ impl<R: Runner> World<'_, R> {
     pub(super) fn look_at_all(&mut self) -> Result<(), Broken> {
         self.deepest_first().into_iter().try_for_each(|at| self.look(at))
     }
+}
+
+/// Whether nobody was in the way.
+fn vacuum(path: &Path) -> bool {
+    let vacuumed = rusqlite::Connection::open(path).and_then(|database| {
+        database.busy_timeout(Duration::ZERO)?;
+        database.execute_batch("VACUUM")
+    });
+    vacuumed.is_ok()
 }

@@ -17,6 +17,8 @@ pub(crate) struct TrafficCounts {
     pub(crate) lost_acks: u64,
     /// Partitions that stopped a batch.
     pub(crate) partitions: u64,
+    /// Requests that come once more and much later.
+    pub(crate) strays: u64,
     /// Batches of clones.
     pub(crate) clones: u64,
 }
