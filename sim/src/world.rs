@@ -374,6 +374,9 @@ impl<'p, R: Runner> World<'p, R> {
         while let Ok(news) = self.news.try_recv() {
             self.hear(news)?;
         }
+        if let Some(broken) = lock(&self.oracle).broken.take() {
+            return Err(broken);
+        }
         self.steps += 1;
         let is_time = |steps: u64| self.steps.is_multiple_of(steps.max(1));
         let (claims, looks) = (is_time(R::STEPS_PER_LOOK / CLAIMS_PER_LOOK), is_time(R::STEPS_PER_LOOK));
