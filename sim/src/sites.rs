@@ -1,7 +1,28 @@
 //! Places in the code that a long simulation has to pass. `sim/tests/it` holds the lists and the code together.
 
 /// What `fault_point!` names: each has to fire.
-pub const FAULT_POINTS: &[&str] = &["link.answer-lost"];
+pub const FAULT_POINTS: &[&str] = &[
+    "archive.cut-short",
+    "archive.hint-not-written",
+    "archive.swept-later",
+    "intake.answers-lost",
+    "intake.group-cut-short",
+    "link.answer-lost",
+    "link.log-not-read",
+    "link.saved-later",
+];
 
 /// What `reached!` names: each has to be passed.
-pub const REACHED: &[&str] = &["link.begun-later", "link.not-saved"];
+pub const REACHED: &[&str] = &[
+    "append.found-its-own",
+    "archive.tried-again",
+    "commit.created-again",
+    "commit.found-its-own",
+    "commit.lost",
+    "commit.unclear",
+    "intake.failed",
+    "link.begun-later",
+    "link.not-saved",
+    "log.reopened",
+    "table.found-by-listing",
+];

@@ -12,7 +12,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cdc_model::{ObjectId, Timestamp, mutant};
+use cdc_model::{ObjectId, Timestamp, fault_point, mutant, reached};
 use iceberg::spec::{MAIN_BRANCH, TableMetadata, TableMetadataBuilder};
 use iceberg::{TableRequirement, TableUpdate};
 use serde::Deserialize;
@@ -186,7 +186,9 @@ impl FsCatalog {
                 Ok(Put::Created) => return self.confirm(next).await,
                 Ok(Put::Exists) if mutant!("lost-commit-believed") => return self.confirm(next).await,
                 Ok(Put::Exists) => return self.compare(next, &bytes).await,
-                Err(Error::Storage { retryable: true, .. }) if attempts < CREATE_ATTEMPTS_MAX => {}
+                Err(Error::Storage { retryable: true, .. }) if attempts < CREATE_ATTEMPTS_MAX => {
+                    reached!("commit.created-again");
+                }
                 Err(error @ Error::Storage { retryable: true, .. }) => return Err(unclear(&next, error)),
                 Err(error) => return Err(error),
             }
@@ -196,8 +198,14 @@ impl FsCatalog {
     /// The version exists: it is ours if it says what we wrote, for an unanswered write may have taken place.
     async fn compare(&self, next: Loaded, ours: &Bytes) -> Result<Commit> {
         match self.storage.read(&next.file()).await {
-            Ok(Some(found)) if found == *ours => self.confirm(next).await,
-            Ok(_) => Ok(Commit::Lost),
+            Ok(Some(found)) if found == *ours => {
+                reached!("commit.found-its-own");
+                self.confirm(next).await
+            }
+            Ok(_) => {
+                reached!("commit.lost");
+                Ok(Commit::Lost)
+            }
             Err(error) => Err(unclear(&next, error)),
         }
     }
@@ -229,6 +237,9 @@ impl FsCatalog {
 
     /// A hint that cannot be written only costs the next reader a listing; the commit stands.
     async fn write_hint(&self, location: &str, version: u64) -> bool {
+        if fault_point!("archive.hint-not-written") {
+            return false;
+        }
         let hint = Bytes::from(version.to_string());
         self.storage.overwrite(&format!("{location}/metadata/{HINT}"), hint).await.is_ok()
     }
@@ -265,6 +276,7 @@ impl FsCatalog {
     }
 
     async fn newest_listed(&self, location: &str) -> Result<Option<u64>> {
+        reached!("table.found-by-listing");
         Ok(self.versions(location).await?.last().copied())
     }
 
@@ -313,6 +325,7 @@ impl FsCatalog {
 }
 
 fn unclear(next: &Loaded, error: Error) -> Error {
+    reached!("commit.unclear");
     Error::Unclear { location: next.location.clone(), version: next.version, source: Box::new(error) }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use cdc_model::{
     Body, Clock, Cursor, Digest, Epoch, ObjectId, Origin, Position, Record, Sequence, Timestamp, mutant,
+    reached,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
@@ -158,6 +159,7 @@ impl Log {
     /// As for [`Log::open`]; the log stays as it is then.
     pub fn recover(&mut self) -> Result<()> {
         if self.poisoned {
+            reached!("log.reopened");
             let mut anew = Self::open(&self.path, &self.id, &self.clock)?;
             anew.make_durable()?;
             *self = anew;

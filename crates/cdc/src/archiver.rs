@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cdc_iceberg::{Archive, Components};
 use cdc_log::Limit;
-use cdc_model::{Batch, Mark, Position, Remedy, Sequence, mutant};
+use cdc_model::{Batch, Mark, Position, Remedy, Sequence, fault_point, mutant, reached};
 use cdc_net::Env;
 
 use crate::project::Warehouse;
@@ -27,6 +27,7 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, warehouse: Warehouse, 
         match archive_until_stopped(&object, &warehouse, &settings, &mut pause).await {
             Ok(()) => return,
             Err(error) if may_pass(&error) => {
+                reached!("archive.tried-again");
                 object.set_failed("archive", &error);
                 flush.borrow_and_update();
                 tokio::select! {
@@ -77,7 +78,8 @@ async fn archive_until_stopped<E: Env>(
                 || mark.sequence < flush_to
                 || due_at.is_some_and(|due| due <= now));
         if due {
-            let batch = cut(object, mark, settings.events_max).await?;
+            let most = if fault_point!("archive.cut-short") { 1 } else { settings.events_max };
+            let batch = cut(object, mark, most).await?;
             archive.append(&batch).await?;
             mark = batch.mark();
             first_waited_at = None;

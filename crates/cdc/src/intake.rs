@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cdc_model::{fault_point, reached};
 use cdc_net::{Delivery, Env, Request};
 use cdc_relay::Receiver;
 use tokio::sync::mpsc;
@@ -19,6 +20,9 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
         let mut records = weight(&first.request);
         let mut group = vec![first];
         while group.len() < GROUP_REQUESTS_MAX && records < GROUP_RECORDS_MAX {
+            if fault_point!("intake.group-cut-short") {
+                break;
+            }
             let Ok(delivery) = inbox.try_recv() else { break };
             records += weight(&delivery.request);
             group.push(delivery);
@@ -29,6 +33,8 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
         let settled = *object.settled.borrow();
         let served = object.run(move |node| node.serve(&receiver, settled, &requests)).await;
         match served {
+            // As when the process ends just now, and none of them is told.
+            Ok(_) if fault_point!("intake.answers-lost") => {}
             Ok(answers) => {
                 object.clear_trouble("intake");
                 for (way, answer) in ways.into_iter().zip(answers) {
@@ -37,7 +43,10 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
                 }
             }
             // Dropping the ways back tells the children that no answer comes; they try again.
-            Err(error) => object.set_failed("intake", &error),
+            Err(error) => {
+                reached!("intake.failed");
+                object.set_failed("intake", &error);
+            }
         }
     }
 }

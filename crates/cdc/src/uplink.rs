@@ -210,6 +210,11 @@ impl<E: Env> Uplink<E> {
     async fn do_locally(&self, sender: &mut Sender, action: Action) {
         let object = &self.object;
         let (request, done) = match action {
+            Action::Save { request, .. } | Action::Cut { request, .. } | Action::Compare { request, .. }
+                if fault_point!("link.log-not-read") =>
+            {
+                return sender.handle_failure(object.env.now(), request);
+            }
             Action::Save { request, link } => {
                 let parent = self.parent.clone();
                 let saved = object.run(move |node| node.save_outbound(&parent, &link)).await;
@@ -254,6 +259,10 @@ impl<E: Env> Uplink<E> {
 
     /// Stores what is acknowledged. When that fails it is stored later: until then the parent is asked again.
     async fn save(&self, sender: &Sender, saved: &mut Saved) {
+        if fault_point!("link.saved-later") {
+            saved.unsaved_since = None;
+            return;
+        }
         let (parent, link) = (self.parent.clone(), sender.outbound());
         let stored = self.object.run(move |node| node.save_outbound(&parent, &link)).await;
         saved.unsaved_since = None;
