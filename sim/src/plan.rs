@@ -252,6 +252,9 @@ impl FaultPlan {
     pub fn draw(seed: u64, objects: Option<usize>) -> Self {
         let mut random = Random::stream(seed, "plan");
         let mut options = Options::draw(&mut random, objects);
+        if options.objects <= SMALL && Random::stream(seed, "length").chance(40) {
+            (options.trouble_ms, options.writes_max) = (LONG_MS, options.writes_max * 8);
+        }
         options.network.clones_per_10_000 = swarm(&mut Random::stream(seed, "clones"), 1_000);
         options.network.strays_per_10_000 = swarm(&mut Random::stream(seed, "strays"), 1_000);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
@@ -323,7 +326,7 @@ impl Options {
                 batch_bytes_max: *random.pick(&[1 << 10, 1 << 20]),
             },
             archive_percent: if random.chance(40) { Some(*random.pick(&[0, 0, 10, 50])) } else { None },
-            archive_events_min: *random.pick(&[5, 50, 1_000]),
+            archive_events_min: *random.pick(&[if objects > 8 { 20 } else { 5 }, 50, 1_000]),
             filter_percent: *random.pick(&[0, 0, 30]),
             count_percent: *random.pick(&[0, 0, 30]),
             consume_percent: *random.pick(&[0, 30]),
@@ -369,6 +372,10 @@ fn swarm(random: &mut Random, most: u64) -> u64 {
     random.between(1, ceiling.min(most))
 }
 
+/// Up to so many objects a world may last long: its faults cost little.
+const SMALL: usize = 13;
+const LONG_MS: u64 = 40_000;
+
 /// Objects that all crashes of a plan may make open again.
 const REOPENED_MAX: u64 = 12_000;
 
@@ -396,7 +403,7 @@ fn partitions(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     if random.chance(25) || options.hosts < 2 {
         return;
     }
-    let every_ms = magnitude(random, 4, 1_000);
+    let every_ms = magnitude(random, 3, 600);
     let longest_ms = *random.pick(&[40, 200, 1_500]);
     for _ in 0..random.between(1, 1 + number(options.hosts) * options.trouble_ms / every_ms) {
         let one = random.place(options.hosts);

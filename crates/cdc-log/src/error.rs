@@ -43,6 +43,14 @@ pub enum Error {
         /// The file system's type.
         kind: String,
     },
+    /// The database could not be put into WAL mode, without which a loss of power can take an acknowledged commit.
+    #[error("{path} stays in journal mode {mode:?}; a log needs WAL, which its disk or file system refused")]
+    NoWriteAheadLog {
+        /// The file.
+        path: PathBuf,
+        /// The journal mode it stays in.
+        mode: String,
+    },
     /// The database stores its text as UTF-16.
     #[error("{path} stores its text as UTF-16; only UTF-8 databases can be captured (dump and reload it)")]
     Utf16 {
@@ -193,7 +201,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Sqlite(error) => remedy_of(error),
-            Self::Poisoned | Self::Restless { .. } => Remedy::Retry,
+            Self::Poisoned | Self::Restless { .. } | Self::NoWriteAheadLog { .. } => Remedy::Retry,
             Self::NotFound { .. }
             | Self::NotADatabase { .. }
             | Self::NotWritable { .. }

@@ -45,10 +45,28 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
         _ => Error::Sqlite(error),
     };
     conn.pragma_update(None, "page_size", 4096).map_err(not_a_database)?;
-    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).map_err(not_a_database)?;
+    write_ahead(&conn, path).map_err(|error| match error {
+        Error::Sqlite(error) => not_a_database(error),
+        other => other,
+    })?;
     conn.pragma_update(None, "synchronous", if mutant!("not-synced") { "normal" } else { "full" })?;
     conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
     Ok(conn)
+}
+
+/// Puts the database into WAL mode and makes sure that it is: with a rollback journal, a commit that `FULL` has
+/// acknowledged can be lost with the power.
+///
+/// SQLite stays in another mode without an error when it cannot change it. When the disk fails, the change is given up
+/// as the statement ends, after its answer; only who reads next sees the mode that is in the file.
+fn write_ahead(conn: &Connection, path: &Path) -> Result<()> {
+    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
+    let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    match mode.as_str() {
+        "wal" => Ok(()),
+        _ => Err(Error::NoWriteAheadLog { path: path.to_owned(), mode }),
+    }
 }
 
 /// Makes the tables if they are missing, and the log's identity with them.
@@ -90,4 +108,22 @@ pub(crate) fn put_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql
         conn.prepare_cached("INSERT OR REPLACE INTO _cdc_meta(key, value) VALUES (?1, ?2)")?;
     statement.execute(rusqlite::params![key, value])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cdc_model::Remedy;
+
+    use super::*;
+
+    #[test]
+    fn a_database_that_stays_without_a_write_ahead_log_is_refused() {
+        let conn = Connection::open_in_memory().unwrap();
+        let refused = write_ahead(&conn, Path::new("x.db")).unwrap_err();
+        assert_eq!(refused.remedy(), Remedy::Retry);
+        assert_eq!(
+            refused.to_string(),
+            "x.db stays in journal mode \"memory\"; a log needs WAL, which its disk or file system refused"
+        );
+    }
 }

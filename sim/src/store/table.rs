@@ -86,6 +86,8 @@ pub struct TableOracle {
     last: Option<Seen>,
     /// The newest version as it was after so many changes of the folder.
     newest: Option<(u64, Option<Arc<Metadata>>)>,
+    /// The version that was parsed last, with its bytes.
+    parsed: Option<(Bytes, Arc<Metadata>)>,
     /// What the last check found that is true until the folder changes again: after how many changes, and what.
     found: Option<(u64, NewRows)>,
     /// Manifest lists, manifests and data files by path: their bytes when first seen, and what is in them.
@@ -119,6 +121,7 @@ impl TableOracle {
             absent: Vec::new(),
             last: None,
             newest: None,
+            parsed: None,
             found: None,
             lists: BTreeMap::new(),
             manifests: BTreeMap::new(),
@@ -237,14 +240,14 @@ impl TableOracle {
             return newest.clone();
         }
         let mut seen = Out::default();
-        let newest = self.read_newest(store, &mut seen).map(Arc::new);
+        let newest = self.read_newest(store, &mut seen);
         // What is broken is told to everybody who asks.
         self.newest = seen.is_empty().then(|| (changes, newest.clone()));
         out.extend(seen);
         newest
     }
 
-    fn read_newest(&self, store: &SimStore, out: &mut Out) -> Option<Metadata> {
+    fn read_newest(&mut self, store: &SimStore, out: &mut Out) -> Option<Arc<Metadata>> {
         let folder = format!("{}/metadata", self.folder);
         let paths = store.paths_below(&folder);
         let number = |path: &String| path.strip_prefix(&format!("{folder}/")).and_then(version_of);
@@ -256,8 +259,18 @@ impl TableOracle {
         let hint = store.object(&format!("{folder}/version-hint.text"));
         checks::hint(&versions, hint.as_deref(), out);
         let bytes = store.object(&format!("{folder}/v{newest}.metadata.json")).unwrap_or_default();
-        let parsed = Metadata::parse(newest, &bytes);
-        parsed.map_err(|saw| out.broken(READABLE, format!("v{newest}.metadata.json: {saw}"))).ok()
+        if let Some((of, parsed)) = &self.parsed
+            && parsed.version == newest
+            && same(of, &bytes)
+        {
+            return Some(Arc::clone(parsed));
+        }
+        let parsed = Metadata::parse(newest, &bytes)
+            .map_err(|saw| out.broken(READABLE, format!("v{newest}.metadata.json: {saw}")))
+            .ok()
+            .map(Arc::new)?;
+        self.parsed = Some((bytes, Arc::clone(&parsed)));
+        Some(parsed)
     }
 
     /// Holds that all that retained snapshots name is there as it was first seen, and returns their paths.
