@@ -45,6 +45,7 @@ pub use store::{HostStore, Orphans, Row, SimStore, Steps, StoreFaults, TableOrac
 mod topology;
 #[cfg(madsim)]
 pub mod turmoil;
+mod watch;
 mod workload;
 mod world;
 pub use world::Outcome;

@@ -18,6 +18,13 @@ pub struct FileCopy {
     files: [Option<Vec<u8>>; 3],
 }
 
+/// What the file system tells of a database's files, without reading them: which file has the name, and how often that
+/// one was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileStates {
+    files: [Option<(u64, u64)>; 3],
+}
+
 /// What a copy, a replacement or a removal of files does is at once durable, as after `sync`. An open connection goes
 /// on with the file that it opened.
 impl Disk {
@@ -123,6 +130,19 @@ impl Disk {
         let state = self.shared.state();
         let changes = |path: &str| state.folders.find(path).map_or(0, |inode| inode.inner().body.changes());
         (changes(&path), changes(&format!("{path}-wal")))
+    }
+
+    /// The database, its WAL and its rollback journal as they are now.
+    #[must_use]
+    pub fn states(&self, path: &Path) -> FileStates {
+        let Some(path) = process::full_path(path) else { return FileStates { files: [None; 3] } };
+        let state = self.shared.state();
+        let files = SUFFIXES.map(|suffix| {
+            let inode = state.folders.find(&format!("{path}{suffix}"))?;
+            let changes = inode.inner().body.changes();
+            Some((inode.number(), changes))
+        });
+        FileStates { files }
     }
 
     /// A hash of the names and bytes of all files.
