@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<sim::Failure>>(())
 //! ```
 
+mod application;
 mod checks;
 pub mod core;
 pub mod disk;

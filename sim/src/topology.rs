@@ -1,5 +1,7 @@
 //! Which objects there are, who is whose parent, and where they live.
 
+use std::path::{Path, PathBuf};
+
 use cdc_model::ObjectId;
 
 use crate::plan::Options;
@@ -20,6 +22,44 @@ pub(crate) struct Place {
     pub(crate) counts: bool,
     /// Whether something consumes its log with effects in its own database.
     pub(crate) consumes: bool,
+    /// The journal of the application whose database it is attached to; `None` when the engine owns the database.
+    pub(crate) attached: Option<Journal>,
+    /// Whether a loss of power may take what its application has committed.
+    pub(crate) is_weak: bool,
+}
+
+/// How an application's database commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    Delete,
+    Truncate,
+    Persist,
+    Wal,
+}
+
+impl Journal {
+    /// What SQLite calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+            Self::Persist => "persist",
+            Self::Wal => "wal",
+        }
+    }
+}
+
+impl Place {
+    /// The file of its log, below the folder of its process.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        let name = if self.attached.is_some() { "log.db" } else { "object.db" };
+        Path::new(".cdc/objects").join(self.id.file_name()).join(name)
+    }
+
+    /// The file that its tables are in, below the folder of its process.
+    pub(crate) fn tables_file(&self, at: usize) -> PathBuf {
+        if self.attached.is_some() { format!("app-{at}.db").into() } else { self.log_file() }
+    }
 }
 
 /// The objects, parents before children; the first is the root.
@@ -46,6 +86,8 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             filters: random.chance(options.filter_percent),
             counts: random.chance(options.count_percent),
             consumes: random.chance(options.consume_percent),
+            attached: None,
+            is_weak: false,
         });
         if let Some(parent) = parent
             && let Some(count) = children.get_mut(parent)
@@ -63,7 +105,20 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             open.push(0);
         }
     }
+    attach(seed, options, &mut places);
     places
+}
+
+fn attach(seed: u64, options: &Options, places: &mut [Place]) {
+    let mut random = Random::stream(seed, "attached");
+    for place in places.iter_mut() {
+        let journal = *random.pick(&[Journal::Delete, Journal::Truncate, Journal::Persist, Journal::Wal]);
+        if random.chance(options.attached_percent) {
+            place.attached = Some(journal);
+            // The project archives what is attached below a parent with its ancestors only.
+            place.archives &= place.parent.is_none();
+        }
+    }
 }
 
 fn pick(random: &mut Random, open: &[usize]) -> usize {

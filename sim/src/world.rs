@@ -28,7 +28,7 @@ use crate::oracle::Oracle;
 use crate::plan::{DiskRates, Fault, FaultKind, FaultPlan, StoreRates};
 use crate::random::{Random, mixed};
 use crate::store::{HostStore, SimStore, StoreFaults};
-use crate::topology;
+use crate::topology::{self, Place};
 
 /// After healing, everything written must have arrived within this simulated time: the longest pause of an archive
 /// that failed is a minute.
@@ -181,13 +181,10 @@ impl<'p, R: Runner> World<'p, R> {
         let folder = new_folder()?;
         let places = topology::draw(seed, options);
         let store = options.archive_percent.map(|_| SimStore::new(seed, runner.clock()));
-        let paths: Vec<PathBuf> = places
-            .iter()
-            .map(|place| {
-                let objects = folder.path().join(format!("host-{}/.cdc/objects", place.host));
-                objects.join(place.id.file_name()).join("object.db")
-            })
-            .collect();
+        let home = |place: &Place| folder.path().join(format!("host-{}", place.host));
+        let paths: Vec<PathBuf> = places.iter().map(|place| home(place).join(place.log_file())).collect();
+        let tables_of = |(at, place): (usize, &Place)| home(place).join(place.tables_file(at));
+        let databases: Vec<PathBuf> = places.iter().enumerate().map(tables_of).collect();
         let processes = (0..options.hosts).map(|host| {
             let root = folder.path().join(format!("host-{host}"));
             std::fs::create_dir(&root)?;
@@ -215,7 +212,7 @@ impl<'p, R: Runner> World<'p, R> {
             traffic,
             steps: 0,
             oracle,
-            looks: Looks::new(paths.clone()),
+            looks: Looks::new(paths.clone(), databases),
             store,
             tables,
             processes,
@@ -265,6 +262,10 @@ impl<'p, R: Runner> World<'p, R> {
             let missing = match missing {
                 Some(missing) => Some(missing),
                 None => self.not_archived()?,
+            };
+            let missing = match missing {
+                Some(missing) => Some(missing),
+                None => self.not_drained()?,
             };
             let Some(missing) = missing else { break };
             let late = self.runner.now() - healed_at > LIVENESS_MAX;
@@ -456,6 +457,7 @@ impl<'p, R: Runner> World<'p, R> {
         let shell = Host {
             host,
             folder: process.folder.clone(),
+            disk: process.disk.clone(),
             options: options.clone(),
             random: random.branch(2),
             oracle: Arc::clone(&self.oracle),
@@ -487,6 +489,9 @@ impl<'p, R: Runner> World<'p, R> {
             let places = oracle.places.iter().enumerate();
             let ours: Vec<_> = places.filter(|(_, place)| place.host == host).map(|(at, _)| at).collect();
             ours.iter().for_each(|at| oracle.crashed(*at));
+            if power {
+                ours.iter().for_each(|at| oracle.lost_power(*at));
+            }
             ours
         };
         ours.iter().for_each(|at| self.looks.close(*at));
@@ -629,6 +634,9 @@ impl<'p, R: Runner> World<'p, R> {
     /// Keeps a copy of an object's files, and what was true when it was made, as soon as both are known.
     fn copy(&mut self, object: usize) -> Result<(), Broken> {
         let host = lock(&self.oracle).place(object).host;
+        if lock(&self.oracle).is_attached(object) {
+            return Ok(());
+        }
         let is_open = self.is_open(object);
         if is_open {
             self.look_until_whole(object)?;

@@ -69,6 +69,26 @@ impl Disk {
         SUFFIXES.iter().try_for_each(|suffix| self.remove_file(&with_suffix(path, suffix)))
     }
 
+    /// Somebody may have removed a folder of the real file system with databases in it: they are gone then, unless the
+    /// disk has died before.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made again.
+    pub fn follow(&self, folder: &Path) -> io::Result<()> {
+        let gone = |path: &PathBuf| path.starts_with(folder) && !path.exists();
+        let gone: Vec<_> = self.list().into_iter().filter(gone).collect();
+        for path in gone.iter().filter(|path| path.to_str().is_some_and(is_database)) {
+            if self.is_dead() {
+                std::fs::create_dir_all(folder)?;
+                marker::replace(&full_path(path)?)?;
+            } else {
+                self.remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes one file.
     ///
     /// # Errors
