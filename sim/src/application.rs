@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
 
 use crate::random::Random;
-use crate::topology::Journal;
+use crate::topology::{Habits, Journal};
 use crate::workload::{SCHEMA, Transaction};
 
 /// Pause before it tries again what somebody's lock, or the disk, kept it from.
@@ -26,19 +26,28 @@ const LINGERS_PERCENT: u64 = 25;
 /// After how many of a hundred transactions it opens its database anew.
 const REOPENS_PERCENT: u64 = 10;
 
+/// Up to here it vacuums its database instead.
+const VACUUMS_PERCENT: u64 = 13;
+
+/// Up to here it changes its journal instead.
+const FLIPS_PERCENT: u64 = 17;
+
 /// The application of one database, while its process lives.
 #[derive(Debug)]
 pub(crate) struct Application<E> {
     env: E,
     database: PathBuf,
     journal: Journal,
+    synchronous: &'static str,
+    may_flip: bool,
     random: Random,
     conn: Option<Connection>,
 }
 
 impl<E: Env> Application<E> {
-    pub(crate) const fn new(env: E, database: PathBuf, journal: Journal, random: Random) -> Self {
-        Self { env, database, journal, random, conn: None }
+    pub(crate) const fn new(env: E, database: PathBuf, habits: Habits, random: Random) -> Self {
+        let Habits { journal, synchronous, may_flip } = habits;
+        Self { env, database, journal, synchronous, may_flip, random, conn: None }
     }
 
     pub(crate) fn database(&self) -> &Path {
@@ -59,10 +68,20 @@ impl<E: Env> Application<E> {
     /// Runs a transaction. Gives whether it was committed; `None` when nobody knows, until it is settled.
     pub(crate) async fn run(&mut self, transaction: Transaction) -> Option<bool> {
         let committed = self.transact(transaction).await;
-        if self.random.chance(REOPENS_PERCENT)
-            && let Some(conn) = self.conn.take()
-        {
-            self.env.blocking(move || drop(conn));
+        match self.random.between(1, 100) {
+            ..=REOPENS_PERCENT => {
+                if let Some(conn) = self.conn.take() {
+                    self.env.blocking(move || drop(conn));
+                }
+            }
+            ..=VACUUMS_PERCENT if committed.is_some() => drop(self.on_disk(vacuum).await),
+            ..=FLIPS_PERCENT if committed.is_some() && self.may_flip => {
+                self.journal = *self.random.pick(&Journal::ALL);
+                let name = self.journal.name();
+                // Somebody's lock may be in the way; it is set again when the database is opened.
+                drop(self.on_disk(move |conn| conn.pragma_update(None, "journal_mode", name)).await);
+            }
+            _ => {}
         }
         committed
     }
@@ -124,11 +143,12 @@ impl<E: Env> Application<E> {
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> rusqlite::Result<R> {
-        let (conn, database, journal) = (self.conn.take(), self.database.clone(), self.journal);
+        let (conn, database) = (self.conn.take(), self.database.clone());
+        let (journal, synchronous) = (self.journal, self.synchronous);
         let pages = *self.random.pick(&[2, 20, 1_000]);
         let (way, done) = oneshot::channel();
         self.env.blocking(move || {
-            let conn = conn.map_or_else(|| open(&database, journal, pages), Ok);
+            let conn = conn.map_or_else(|| open(&database, journal, synchronous, pages), Ok);
             let worked = conn.map(|conn| match work(&conn) {
                 Err(error) if !is_busy(&error) => (None, Err(error)),
                 worked => (Some(conn), worked),
@@ -147,13 +167,18 @@ impl<E: Env> Application<E> {
     }
 }
 
-/// As an application opens a database whose commits it relies upon. It waits for no lock: that would stop the world.
-fn open(database: &Path, journal: Journal, checkpoint_pages: u32) -> rusqlite::Result<Connection> {
+/// As an application opens its database. It waits for no lock: that would stop the world.
+fn open(
+    database: &Path,
+    journal: Journal,
+    synchronous: &str,
+    checkpoint_pages: u32,
+) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(database, flags)?;
     conn.busy_timeout(Duration::ZERO)?;
-    conn.pragma_update(None, "synchronous", "extra")?;
+    conn.pragma_update(None, "synchronous", synchronous)?;
     conn.pragma_update(None, "journal_mode", journal.name())?;
     conn.pragma_update(None, "wal_autocheckpoint", checkpoint_pages)?;
     Ok(conn)
@@ -169,6 +194,10 @@ fn settle(conn: &Connection) -> rusqlite::Result<u32> {
         Ok(number)
     });
     settled.or_else(|error| conn.execute_batch("ROLLBACK").and(Err(error)))
+}
+
+fn vacuum(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("VACUUM")
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

@@ -266,7 +266,8 @@ impl Oracle {
 
     /// The power went that an application's database was on.
     pub(crate) fn lost_power(&mut self, at: usize) {
-        if self.is_attached(at) && (self.known(at).unsettled || self.place(at).is_weak) {
+        let Some(habits) = self.place(at).attached else { return };
+        if self.known(at).unsettled || habits.is_weak() {
             self.loosen(at);
         }
     }

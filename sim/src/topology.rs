@@ -22,10 +22,36 @@ pub(crate) struct Place {
     pub(crate) counts: bool,
     /// Whether something consumes its log with effects in its own database.
     pub(crate) consumes: bool,
-    /// The journal of the application whose database it is attached to; `None` when the engine owns the database.
-    pub(crate) attached: Option<Journal>,
-    /// Whether a loss of power may take what its application has committed.
-    pub(crate) is_weak: bool,
+    /// How the application works whose database it is attached to; `None` when the engine owns the database.
+    pub(crate) attached: Option<Habits>,
+}
+
+/// How an application treats its database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Habits {
+    pub(crate) journal: Journal,
+    /// What it demands of a commit, as SQLite calls it.
+    pub(crate) synchronous: &'static str,
+    /// Whether it changes its journal now and then.
+    pub(crate) may_flip: bool,
+}
+
+impl Habits {
+    fn draw(random: &mut Random) -> Self {
+        let journal = *random.pick(&Journal::ALL);
+        let (is_weak, may_flip) = (random.chance(25), random.chance(30));
+        match (is_weak, journal) {
+            (true, Journal::Wal) => Self { journal, synchronous: "normal", may_flip: false },
+            // The folder from which the journal was deleted is not synced.
+            (true, Journal::Delete) => Self { journal, synchronous: "full", may_flip: false },
+            _ => Self { journal, synchronous: "extra", may_flip },
+        }
+    }
+
+    /// Whether a loss of power may take what was committed.
+    pub(crate) fn is_weak(self) -> bool {
+        self.synchronous != "extra"
+    }
 }
 
 /// How an application's database commits.
@@ -38,6 +64,8 @@ pub(crate) enum Journal {
 }
 
 impl Journal {
+    pub(crate) const ALL: [Self; 4] = [Self::Delete, Self::Truncate, Self::Persist, Self::Wal];
+
     /// What SQLite calls it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -87,7 +115,6 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             counts: random.chance(options.count_percent),
             consumes: random.chance(options.consume_percent),
             attached: None,
-            is_weak: false,
         });
         if let Some(parent) = parent
             && let Some(count) = children.get_mut(parent)
@@ -112,9 +139,9 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
 fn attach(seed: u64, options: &Options, places: &mut [Place]) {
     let mut random = Random::stream(seed, "attached");
     for place in places.iter_mut() {
-        let journal = *random.pick(&[Journal::Delete, Journal::Truncate, Journal::Persist, Journal::Wal]);
+        let habits = Habits::draw(&mut random);
         if random.chance(options.attached_percent) {
-            place.attached = Some(journal);
+            place.attached = Some(habits);
             // The project archives what is attached below a parent with its ancestors only.
             place.archives &= place.parent.is_none();
         }

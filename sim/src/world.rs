@@ -126,6 +126,8 @@ pub(crate) struct World<'p, R> {
     looked_at: BTreeMap<usize, (u64, u64)>,
     claims: Vec<Claim>,
     paths: Vec<PathBuf>,
+    /// Where the tables are: in the same files, or in those of applications.
+    databases: Vec<PathBuf>,
     /// What is to be done, by its time and the order in which it was thought of.
     events: BTreeMap<(Duration, u64), Event>,
     planned: u64,
@@ -212,7 +214,7 @@ impl<'p, R: Runner> World<'p, R> {
             traffic,
             steps: 0,
             oracle,
-            looks: Looks::new(paths.clone(), databases),
+            looks: Looks::new(paths.clone(), databases.clone()),
             store,
             tables,
             processes,
@@ -220,6 +222,7 @@ impl<'p, R: Runner> World<'p, R> {
             looked_at: BTreeMap::new(),
             claims: Vec::new(),
             paths,
+            databases,
             events: BTreeMap::new(),
             planned: 0,
             parted: BTreeMap::new(),
@@ -437,10 +440,12 @@ impl<'p, R: Runner> World<'p, R> {
             return Ok(());
         }
         if let Some(object) = process.put_back.take() {
-            let (path, copy) = (self.paths.get(object), self.copies.get(&object));
+            // Of an attached object it is the application's database alone; the log stays as it is.
+            let (path, copy) = (self.databases.get(object), self.copies.get(&object));
             if let (Some(path), Some(copy)) = (path, copy) {
                 process.disk.put_back(path, copy)?;
-                lock(&self.oracle).rewind(object);
+                let mut oracle = lock(&self.oracle);
+                if oracle.is_attached(object) { oracle.loosen(object) } else { oracle.rewind(object) }
             }
         }
         process.life += 1;
@@ -635,6 +640,7 @@ impl<'p, R: Runner> World<'p, R> {
     fn copy(&mut self, object: usize) -> Result<(), Broken> {
         let host = lock(&self.oracle).place(object).host;
         if lock(&self.oracle).is_attached(object) {
+            self.copy_foreign(object, host);
             return Ok(());
         }
         let is_open = self.is_open(object);
@@ -656,10 +662,28 @@ impl<'p, R: Runner> World<'p, R> {
         Ok(())
     }
 
+    /// Keeps a copy of an application's database, which has been attached.
+    fn copy_foreign(&mut self, object: usize, host: usize) {
+        if !self.is_open(object) {
+            let soon = self.runner.now() + Duration::from_millis(1);
+            return self.at(soon, Event::Fault(FaultKind::Copy { object }));
+        }
+        let path = self.databases.get(object).expect("an object of this world").clone();
+        let copy = self.process(host).disk.copy(&path);
+        self.copies.insert(object, copy);
+        self.note(format!("the application's database of object {object} is copied"));
+    }
+
     fn rewind(&mut self, object: usize, down: Duration) -> Result<(), Broken> {
         let host = lock(&self.oracle).place(object).host;
         if !self.copies.contains_key(&object) || !self.is_open(object) {
             return Ok(());
+        }
+        if lock(&self.oracle).is_attached(object) {
+            self.process(host).put_back = Some(object);
+            self.note(format!("the application's database of object {object} is to be the copy again"));
+            self.count("rewinds of applications");
+            return self.crash(host, false, down);
         }
         self.look_until_whole(object)?;
         if lock(&self.oracle).dirty.contains(&object) {
