@@ -43,7 +43,7 @@ use crate::random::Random;
 mod body;
 mod code;
 mod copy;
-pub use copy::FileCopy;
+pub use copy::{FileCopy, FileStates};
 mod counts;
 pub use counts::Counts;
 mod crash;

@@ -1,11 +1,13 @@
 //! One life of a process: the engine over its objects, its writers and its consumers. The same on every runner.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc::{
-    Aggregate, ArchiveSettings, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings, Stage, Trouble,
+    Aggregate, ArchiveSettings, AttachOptions, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings,
+    Stage, Trouble,
 };
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
@@ -13,10 +15,13 @@ use cdc_net::{Loopback, Transport};
 use futures_util::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::application::Application;
+use crate::disk::Disk;
 use crate::failure::ensure;
 use crate::oracle::Oracle;
 use crate::plan::Options;
 use crate::random::Random;
+use crate::topology::Place;
 use crate::workload::{COUNTS, EMITTED, ON_PURPOSE, SCHEMA, TABLES};
 
 /// Pause before a process tries again to open what could not be opened.
@@ -38,6 +43,7 @@ const ALONE: &str = "one engine at a time serves a project";
 pub(crate) struct Host {
     pub(crate) host: usize,
     pub(crate) folder: PathBuf,
+    pub(crate) disk: Disk,
     pub(crate) options: Options,
     /// Feeds this life's writers.
     pub(crate) random: Random,
@@ -104,8 +110,8 @@ impl Host {
         let (orders, mut inbox) = mpsc::unbounded_channel();
         net.serve(&env, cdc.inboxes());
         self.tell(News::Up { host: self.host, orders });
-        let objects = self.open_objects(&cdc, &env).await;
-        self.start_writers(&env, &objects);
+        let (objects, applications) = self.open_objects(&cdc, &env).await;
+        self.start_writers(&env, &objects, applications);
         self.start_consumers(&env, &objects);
         self.start_readers(&env, &objects);
         while let Some(order) = inbox.recv().await {
@@ -168,16 +174,22 @@ impl Host {
     }
 
     /// Opens every object of the process, parents first.
-    async fn open_objects<E: Env>(&self, cdc: &Cdc<E>, env: &E) -> Vec<(usize, Object<E>)> {
+    async fn open_objects<E: Env>(
+        &self,
+        cdc: &Cdc<E>,
+        env: &E,
+    ) -> (Vec<(usize, Object<E>)>, BTreeMap<usize, Application<E>>) {
         let here: Vec<usize> = {
             let oracle = lock(&self.oracle);
             let here = oracle.places.iter().enumerate().filter(|(_, place)| place.host == self.host);
             here.map(|(at, _)| at).collect()
         };
-        let mut objects = Vec::new();
+        let (mut objects, mut applications) = (Vec::new(), BTreeMap::new());
         for at in here {
+            let application = self.start_application(env, at).await;
+            let database = application.as_ref().map(|application| application.database().to_owned());
             loop {
-                match self.open_object(cdc, at).await {
+                match self.open_object(cdc, env, at, database.as_deref()).await {
                     Ok(object) => {
                         objects.push((at, object));
                         break;
@@ -186,19 +198,74 @@ impl Host {
                 }
                 env.sleep(REOPEN_AFTER).await;
             }
+            applications.extend(application.map(|application| (at, application)));
             self.tell(News::Opened { object: at });
         }
-        objects
+        (objects, applications)
     }
 
-    async fn open_object<E: Env>(&self, cdc: &Cdc<E>, at: usize) -> cdc::Result<Object<E>> {
+    /// The application of an attached object is there before the engine looks at its database.
+    async fn start_application<E: Env>(&self, env: &E, at: usize) -> Option<Application<E>> {
+        let place = lock(&self.oracle).place(at).clone();
+        let database = self.folder.join(place.tables_file(at));
+        let random = self.random.branch(APPLICATIONS).branch(at);
+        let mut application = Application::new(env.clone(), database, place.attached?, random);
+        let number = application.settle().await;
+        lock(&self.oracle).last_committed(at, number);
+        Some(application)
+    }
+
+    /// Attaches an object, unless an earlier life has.
+    async fn attach<E: Env>(
+        &self,
+        cdc: &Cdc<E>,
+        env: &E,
+        place: &Place,
+        options: AttachOptions,
+    ) -> cdc::Result<()> {
+        let (project, clock) = (cdc.project().clone(), env.clock());
+        let (disk, log) = (self.disk.clone(), self.folder.join(place.log_file()));
+        let (way, done) = oneshot::channel();
+        env.blocking(move || {
+            let attached = match project.object(&options.id) {
+                Err(cdc::Error::UnknownObject { .. }) => project.attach(&options, &clock).map(drop),
+                known => known.map(drop),
+            };
+            // What failed may have removed the folder of the log.
+            disk.follow(log.parent().unwrap_or(&log)).expect("the folders of a project can be made");
+            drop(way.send(attached));
+        });
+        match done.await {
+            Ok(attached) => attached,
+            Err(_ended) => std::future::pending().await,
+        }
+    }
+
+    async fn open_object<E: Env>(
+        &self,
+        cdc: &Cdc<E>,
+        env: &E,
+        at: usize,
+        database: Option<&Path>,
+    ) -> cdc::Result<Object<E>> {
         let (place, parent) = {
             let oracle = lock(&self.oracle);
             let place = oracle.place(at).clone();
             let parent = place.parent.map(|parent| oracle.place(parent).id.clone());
             (place, parent)
         };
-        let mut builder = cdc.object(place.id.as_str()).migrate(SCHEMA).capture(TABLES);
+        let mut builder = cdc.object(place.id.as_str());
+        if let Some(database) = database {
+            let options = AttachOptions {
+                database: database.to_owned(),
+                id: place.id.clone(),
+                context: parent.clone(),
+                tables: cdc::Tables::Named(TABLES.map(str::to_owned).to_vec()),
+            };
+            self.attach(cdc, env, &place, options).await?;
+        } else {
+            builder = builder.migrate(SCHEMA).capture(TABLES);
+        }
         if let Some(parent) = &parent {
             builder = builder.context(parent);
         }
@@ -219,18 +286,31 @@ impl Host {
         builder.open().await
     }
 
-    fn start_writers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
+    fn start_writers<E: Env>(
+        &self,
+        env: &E,
+        objects: &[(usize, Object<E>)],
+        mut applications: BTreeMap<usize, Application<E>>,
+    ) {
         for writer in 0..self.options.writers {
             let share: Vec<_> = objects.iter().skip(writer).step_by(self.options.writers).cloned().collect();
             if share.is_empty() {
                 continue;
             }
+            let ours = |(at, _): &(usize, Object<E>)| Some((*at, applications.remove(at)?));
+            let applications = share.iter().filter_map(ours).collect();
             let (host, ours) = (self.clone(), env.clone());
-            env.spawn(async move { host.write(ours, share, writer).await });
+            env.spawn(async move { host.write(ours, share, applications, writer).await });
         }
     }
 
-    async fn write<E: Env>(self, env: E, objects: Vec<(usize, Object<E>)>, writer: usize) {
+    async fn write<E: Env>(
+        self,
+        env: E,
+        objects: Vec<(usize, Object<E>)>,
+        mut applications: BTreeMap<usize, Application<E>>,
+        writer: usize,
+    ) {
         let mut random = self.random.branch(writer);
         let pause_max = Duration::from_millis(self.options.write_pause_max_ms);
         loop {
@@ -244,6 +324,16 @@ impl Host {
                 oracle.begin(*at)
             };
             let Some(transaction) = transaction else { continue };
+            if let Some(application) = applications.get_mut(at) {
+                let committed = application.run(transaction).await;
+                lock(&self.oracle).ended(*at, committed);
+                if committed.is_none() {
+                    lock(&self.oracle).is_unsettled(*at);
+                    let number = application.settle().await;
+                    lock(&self.oracle).last_committed(*at, number);
+                }
+                continue;
+            }
             let written = object.write(move |tx| Ok(transaction.run(tx)?)).await;
             let committed = match written {
                 Ok(()) => Some(true),
@@ -259,7 +349,8 @@ impl Host {
     fn start_consumers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         let consumed: Vec<_> = {
             let oracle = lock(&self.oracle);
-            objects.iter().filter(|(at, _)| oracle.place(*at).consumes).cloned().collect()
+            let is_consumed = |at: usize| oracle.place(at).consumes && oracle.place(at).attached.is_none();
+            objects.iter().filter(|(at, _)| is_consumed(*at)).cloned().collect()
         };
         for (at, object) in consumed {
             let (mut random, ours) = (self.random.branch(usize::MAX - at), env.clone());
@@ -319,6 +410,9 @@ async fn consume<E: Env>(object: &Object<E>) -> cdc::Result<()> {
 
 /// The stream of random numbers of those who read along.
 const READERS: usize = usize::MAX / 2;
+
+/// The stream of those of applications.
+const APPLICATIONS: usize = usize::MAX / 3;
 
 /// Reads some batches after the cursor that was kept.
 async fn read_along<E: Env>(

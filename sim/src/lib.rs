@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<sim::Failure>>(())
 //! ```
 
+mod application;
 mod checks;
 pub mod core;
 pub mod disk;
@@ -45,6 +46,7 @@ pub use store::{HostStore, Orphans, Row, SimStore, Steps, StoreFaults, TableOrac
 mod topology;
 #[cfg(madsim)]
 pub mod turmoil;
+mod watch;
 mod workload;
 mod world;
 pub use world::Outcome;

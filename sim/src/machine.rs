@@ -1,10 +1,11 @@
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cdc_model::{Clock, Entropy, Timestamp};
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, FileStates};
 use crate::random::Random;
 
 /// What simulated time begins at.
@@ -37,6 +38,16 @@ impl Machine {
     pub(crate) fn entropy(&self) -> Entropy {
         let random = Arc::clone(&self.random);
         Entropy::from_fn(move || random.lock().unwrap_or_else(PoisonError::into_inner).next())
+    }
+
+    /// A number of this life's own stream.
+    pub(crate) fn draw(&self, least: u64, most: u64) -> u64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).between(least, most)
+    }
+
+    /// What the disk tells of a database's files.
+    pub(crate) fn file_states(&self, database: &Path) -> FileStates {
+        self.disk.states(database)
     }
 
     /// The longest wait of a job for a thread, in microseconds.

@@ -58,6 +58,8 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
     mutant("project-not-locked", "one process serves a project", &[ALONE]),
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
+    // Attached databases.
+    mutant("capture-mark-not-moved", "the mark of a drain moves with its rows", &[CAPTURED, BEFORE]),
     // Sending.
     mutant("schema-record-dropped", "every row goes on", &[ONCE]),
     mutant("kept-back-not-counted", "what is kept back is counted", &[STOPPED, ARRIVES]),

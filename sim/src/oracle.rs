@@ -10,7 +10,7 @@ use crate::documents::{Documents, Fact};
 use crate::failure::{Broken, ensure};
 use crate::random::Random;
 use crate::topology::Place;
-use crate::workload::{Transaction, Workload};
+use crate::workload::{TABLES, Transaction, Workload};
 
 /// What is known of one object.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ pub(crate) struct Known {
     pub(crate) rewound: Option<Rewound>,
     /// Where its log ended, and what it had written, when its files were copied.
     pub(crate) copy: Option<Copied>,
+    /// Whether its application does not know how its last transaction ended.
+    unsettled: bool,
+    /// What its own rows add up to, since these are all that is known of its tables.
+    pub(crate) loose: Option<Documents>,
 }
 
 /// What an own row says.
@@ -55,8 +59,8 @@ pub(crate) struct Known {
 pub(crate) enum Shown {
     /// This one of the facts that were written.
     Written(usize),
-    /// What a stage wrote.
-    Counted(Fact),
+    /// What a stage wrote, or what was found in a database that lost something.
+    Found(Fact),
 }
 
 #[derive(Debug)]
@@ -146,7 +150,8 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn new(seed: u64, places: Vec<Place>) -> Self {
         let known = |at: usize| {
-            let workload = Workload::new(Random::stream(seed, "workload").branch(at));
+            let is_attached = places.get(at).is_some_and(|place| place.attached.is_some());
+            let workload = Workload::new(Random::stream(seed, "workload").branch(at), !is_attached);
             Known {
                 workload,
                 written: Vec::new(),
@@ -165,9 +170,11 @@ impl Oracle {
                 counted: Documents::default(),
                 rewound: None,
                 copy: None,
+                unsettled: false,
+                loose: None,
             }
         };
-        let objects = (0..places.len()).map(known).collect();
+        let objects = (0..places.len()).map(known).collect::<Vec<_>>();
         let by_id = places.iter().enumerate().map(|(at, place)| (place.id.clone(), at)).collect();
         Self {
             places,
@@ -242,6 +249,50 @@ impl Oracle {
     /// The facts that a running or doubtful transaction may add.
     pub(crate) fn doubtful(&self, at: usize) -> Option<&[Fact]> {
         self.objects.get(at)?.doubt.as_ref().map(|doubt| doubt.transaction.facts.as_slice())
+    }
+
+    /// The application of an attached object has looked which of its transactions was the last that committed. It has
+    /// ended whatever ran before, and made durable what it saw.
+    pub(crate) fn last_committed(&mut self, at: usize, number: u32) {
+        self.known(at).unsettled = false;
+        let doubted = self.known(at).doubt.as_ref().map(|doubt| doubt.transaction.number);
+        self.ended(at, doubted.map(|doubted| doubted == number));
+    }
+
+    /// A commit of an application failed: what it has left in the database may be seen and lost with the power.
+    pub(crate) fn is_unsettled(&mut self, at: usize) {
+        self.known(at).unsettled = true;
+    }
+
+    /// The power went that an application's database was on.
+    pub(crate) fn lost_power(&mut self, at: usize) {
+        let Some(habits) = self.place(at).attached else { return };
+        if self.known(at).unsettled || habits.is_weak() {
+            self.loosen(at);
+        }
+    }
+
+    /// From now on an object's own rows need only continue each other: its database is no more what its transactions
+    /// have made it.
+    pub(crate) fn loosen(&mut self, at: usize) {
+        let known = self.known(at);
+        known.doubt = None;
+        if known.loose.is_none() {
+            let mut documents = Documents::default();
+            for own in known.shown.keys().copied().collect::<Vec<_>>() {
+                known.fact_of(own).into_iter().for_each(|fact| documents.apply(fact));
+            }
+            known.loose = Some(documents.only(&TABLES));
+        }
+    }
+
+    pub(crate) fn is_loose(&self, at: usize) -> bool {
+        self.objects.get(at).is_some_and(|known| known.loose.is_some())
+    }
+
+    /// Whether an application writes the object.
+    pub(crate) fn is_attached(&self, at: usize) -> bool {
+        self.place(at).attached.is_some()
     }
 
     /// The log has shown whether the doubtful transaction is in it.
@@ -429,7 +480,7 @@ impl Known {
     pub(crate) fn fact_of(&self, own: u64) -> Option<&Fact> {
         match self.shown.get(&own)? {
             Shown::Written(at) => self.written.get(*at),
-            Shown::Counted(fact) => Some(fact),
+            Shown::Found(fact) => Some(fact),
         }
     }
 

@@ -56,6 +56,9 @@ pub struct Options {
     pub count_percent: u64,
     /// Of a hundred objects, how many have a consumer with effects.
     pub consume_percent: u64,
+    /// Of a hundred objects, how many are attached to a database that an application writes.
+    #[serde(default)]
+    pub attached_percent: u64,
     /// The network, while the trouble lasts.
     pub network: NetworkRates,
     /// The disks, while the trouble lasts.
@@ -257,6 +260,9 @@ impl FaultPlan {
         }
         options.network.clones_per_10_000 = swarm(&mut Random::stream(seed, "clones"), 1_000);
         options.network.strays_per_10_000 = swarm(&mut Random::stream(seed, "strays"), 1_000);
+        let attached =
+            Random::stream(seed, "attached databases").pick(&[0, 0, 0, 0, 10, 30, 60, 100]).to_owned();
+        options.attached_percent = attached;
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut store = Random::stream(seed, "store rates");
         options.store.late = swarm(&mut store, 400);
@@ -330,6 +336,7 @@ impl Options {
             filter_percent: *random.pick(&[0, 0, 30]),
             count_percent: *random.pick(&[0, 0, 30]),
             consume_percent: *random.pick(&[0, 30]),
+            attached_percent: 0,
             network: NetworkRates {
                 loss_per_10_000: swarm(random, 2_000),
                 repeat_per_10_000: swarm(random, 3_000),

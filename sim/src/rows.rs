@@ -29,6 +29,13 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Broken> {
     Ok(Connection::open_with_flags(path, flags)?)
 }
 
+/// Opens an application's database for reading.
+pub(crate) fn open_foreign(path: &Path) -> Result<Connection, Broken> {
+    // Reading a WAL takes the right to write.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(Connection::open_with_flags(path, flags)?)
+}
+
 /// The rows of a log after `after`.
 pub(crate) fn log(file: &Connection, after: u64) -> Result<Vec<LogRow>, Broken> {
     let sql = "SELECT sequence, origin, origin_sequence, coalesce(origin_timestamp, timestamp), body, timestamp \

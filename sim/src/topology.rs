@@ -1,5 +1,7 @@
 //! Which objects there are, who is whose parent, and where they live.
 
+use std::path::{Path, PathBuf};
+
 use cdc_model::ObjectId;
 
 use crate::plan::Options;
@@ -20,6 +22,72 @@ pub(crate) struct Place {
     pub(crate) counts: bool,
     /// Whether something consumes its log with effects in its own database.
     pub(crate) consumes: bool,
+    /// How the application works whose database it is attached to; `None` when the engine owns the database.
+    pub(crate) attached: Option<Habits>,
+}
+
+/// How an application treats its database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Habits {
+    pub(crate) journal: Journal,
+    /// What it demands of a commit, as SQLite calls it.
+    pub(crate) synchronous: &'static str,
+    /// Whether it changes its journal now and then.
+    pub(crate) may_flip: bool,
+}
+
+impl Habits {
+    fn draw(random: &mut Random) -> Self {
+        let journal = *random.pick(&Journal::ALL);
+        let (is_weak, may_flip) = (random.chance(25), random.chance(30));
+        match (is_weak, journal) {
+            (true, Journal::Wal) => Self { journal, synchronous: "normal", may_flip: false },
+            // The folder from which the journal was deleted is not synced.
+            (true, Journal::Delete) => Self { journal, synchronous: "full", may_flip: false },
+            _ => Self { journal, synchronous: "extra", may_flip },
+        }
+    }
+
+    /// Whether a loss of power may take what was committed.
+    pub(crate) fn is_weak(self) -> bool {
+        self.synchronous != "extra"
+    }
+}
+
+/// How an application's database commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    Delete,
+    Truncate,
+    Persist,
+    Wal,
+}
+
+impl Journal {
+    pub(crate) const ALL: [Self; 4] = [Self::Delete, Self::Truncate, Self::Persist, Self::Wal];
+
+    /// What SQLite calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+            Self::Persist => "persist",
+            Self::Wal => "wal",
+        }
+    }
+}
+
+impl Place {
+    /// The file of its log, below the folder of its process.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        let name = if self.attached.is_some() { "log.db" } else { "object.db" };
+        Path::new(".cdc/objects").join(self.id.file_name()).join(name)
+    }
+
+    /// The file that its tables are in, below the folder of its process.
+    pub(crate) fn tables_file(&self, at: usize) -> PathBuf {
+        if self.attached.is_some() { format!("app-{at}.db").into() } else { self.log_file() }
+    }
 }
 
 /// The objects, parents before children; the first is the root.
@@ -46,6 +114,7 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             filters: random.chance(options.filter_percent),
             counts: random.chance(options.count_percent),
             consumes: random.chance(options.consume_percent),
+            attached: None,
         });
         if let Some(parent) = parent
             && let Some(count) = children.get_mut(parent)
@@ -63,7 +132,20 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             open.push(0);
         }
     }
+    attach(seed, options, &mut places);
     places
+}
+
+fn attach(seed: u64, options: &Options, places: &mut [Place]) {
+    let mut random = Random::stream(seed, "attached");
+    for place in places.iter_mut() {
+        let habits = Habits::draw(&mut random);
+        if random.chance(options.attached_percent) {
+            place.attached = Some(habits);
+            // The project archives what is attached below a parent with its ancestors only.
+            place.archives &= place.parent.is_none();
+        }
+    }
 }
 
 fn pick(random: &mut Random, open: &[usize]) -> usize {

@@ -1,6 +1,6 @@
 use cdc_log::{Emit, Tx};
-use rusqlite::params;
 use rusqlite::types::Value as Sqlite;
+use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value, json};
 
 use crate::documents::{Documents, Fact, rendered};
@@ -31,13 +31,20 @@ const RANKS: u64 = 4;
 
 /// Draws SQL transactions and says beforehand what each must leave in the log.
 #[derive(Debug)]
-pub(crate) struct Workload(Random);
+pub(crate) struct Workload {
+    random: Random,
+    /// Whether it writes documents without a table, which only the engine can.
+    emits: bool,
+    drawn: u32,
+}
 
 /// One transaction.
 #[derive(Clone, Debug)]
 pub(crate) struct Transaction {
     steps: Vec<Step>,
     rolled_back: bool,
+    /// Its place among those of its object, from 1.
+    pub(crate) number: u32,
     /// What it adds to the log, in order.
     pub(crate) facts: Vec<Fact>,
 }
@@ -57,8 +64,8 @@ enum Step {
 }
 
 impl Workload {
-    pub(crate) const fn new(random: Random) -> Self {
-        Self(random)
+    pub(crate) const fn new(random: Random, emits: bool) -> Self {
+        Self { random, emits, drawn: 0 }
     }
 
     /// The next transaction on tables that hold these documents.
@@ -66,22 +73,23 @@ impl Workload {
         let mut documents = documents.clone();
         let mut facts = Vec::new();
         let mut steps = Vec::new();
-        for _ in 0..self.0.between(1, 6) {
+        for _ in 0..self.random.between(1, 6) {
             let step = self.step(&documents);
             facts.extend(step.facts(&mut documents));
             steps.push(step);
         }
-        let rolled_back = self.0.chance(10);
+        let rolled_back = self.random.chance(10);
         if rolled_back {
             facts.clear();
         }
-        Transaction { steps, rolled_back, facts }
+        self.drawn += 1;
+        Transaction { steps, rolled_back, number: self.drawn, facts }
     }
 
     fn step(&mut self, documents: &Documents) -> Step {
-        if self.0.chance(8) {
+        if self.random.chance(8) {
             let mut scratch = documents.clone();
-            let undone = (0..self.0.between(1, 3)).map(|_| {
+            let undone = (0..self.random.between(1, 3)).map(|_| {
                 let step = self.plain_step(&scratch);
                 step.facts(&mut scratch);
                 step
@@ -93,13 +101,13 @@ impl Workload {
 
     fn plain_step(&mut self, documents: &Documents) -> Step {
         let id = self.note_id();
-        match self.0.between(0, 11) {
+        match self.random.between(0, if self.emits { 11 } else { 10 }) {
             0..=2 => Step::InsertNote { id, title: self.title(), amount: self.amount() },
             3 => Step::ReplaceNote { id, title: self.title(), amount: self.amount() },
             4 | 5 => Step::RetitleNote { id, title: self.title() },
             6 => Step::AmendNotes { from: id, amount: self.amount() },
             7 => Step::MoveNote { id, to: self.note_id() },
-            8 => Step::DeleteNotes { from: id, to: id + i64::from(self.0.chance(20)) },
+            8 => Step::DeleteNotes { from: id, to: id + i64::from(self.random.chance(20)) },
             9 => Step::ReplaceTag { name: self.tag(), rank: self.number(RANKS), color: self.title() },
             10 => Step::DeleteTag { name: self.tag() },
             _ => self.emit(documents),
@@ -107,15 +115,15 @@ impl Workload {
     }
 
     fn emit(&mut self, documents: &Documents) -> Step {
-        let document = format!("s{}", self.0.between(1, 4));
+        let document = format!("s{}", self.random.between(1, 4));
         let before = documents.get(EMITTED, &document).cloned();
-        let after = json!({ "level": self.0.between(0, 9), "text": self.title() });
-        let goes = before.is_some() && self.0.chance(30);
+        let after = json!({ "level": self.random.between(0, 9), "text": self.title() });
+        let goes = before.is_some() && self.random.chance(30);
         Step::Emit { document, before, after: (!goes).then_some(after) }
     }
 
     fn number(&mut self, most: u64) -> i64 {
-        self.0.between(1, most).cast_signed()
+        self.random.between(1, most).cast_signed()
     }
 
     fn note_id(&mut self) -> i64 {
@@ -123,18 +131,18 @@ impl Workload {
     }
 
     fn tag(&mut self) -> String {
-        (*self.0.pick(&TAG_NAMES)).to_owned()
+        (*self.random.pick(&TAG_NAMES)).to_owned()
     }
 
     fn title(&mut self) -> String {
         let word =
-            *self.0.pick(&["", "a", "it's", "tab\t\"quoted\"\n", "日本 🦀", "[1]", "{\"$int\":\"1\"}"]);
-        word.repeat(usize::try_from(self.0.between(1, 40)).unwrap_or(1))
+            *self.random.pick(&["", "a", "it's", "tab\t\"quoted\"\n", "日本 🦀", "[1]", "{\"$int\":\"1\"}"]);
+        word.repeat(usize::try_from(self.random.between(1, 40)).unwrap_or(1))
     }
 
     fn amount(&mut self) -> Sqlite {
         let small = self.number(100);
-        match self.0.between(0, 5) {
+        match self.random.between(0, 5) {
             0 => Sqlite::Null,
             1 => Sqlite::Integer(i64::MIN + small),
             2 => Sqlite::Real(f64::from(u32::try_from(small).unwrap_or_default())),
@@ -154,7 +162,20 @@ impl Transaction {
         }
         Ok(())
     }
+
+    /// Runs its statements on a connection of an application, inside a transaction of that one.
+    pub(crate) fn run_plain(&self, conn: &Connection) -> rusqlite::Result<()> {
+        self.steps.iter().try_for_each(|step| step.run_plain(conn))
+    }
+
+    /// Whether it is rolled back on purpose.
+    pub(crate) const fn is_rolled_back(&self) -> bool {
+        self.rolled_back
+    }
 }
+
+const UNDONE: &str = "SAVEPOINT undone";
+const UNDO: &str = "ROLLBACK TO undone; RELEASE undone";
 
 fn note(id: i64, title: &str, amount: &Sqlite) -> Value {
     json!({ "id": id, "title": title, "amount": rendered(amount) })
@@ -170,41 +191,59 @@ fn with(document: &Value, member: &str, value: Value) -> Value {
 
 impl Step {
     fn run(&self, tx: &Tx<'_>) -> cdc_log::Result<()> {
+        if let Self::Emit { document, before, after } = self {
+            return emit(tx, document, before.as_ref(), after.as_ref());
+        }
+        if let Self::Undone(steps) = self {
+            tx.execute_batch(UNDONE)?;
+            steps.iter().try_for_each(|step| step.run(tx))?;
+            return tx.execute_batch(UNDO);
+        }
+        let (sql, values) = self.statement();
+        tx.execute(sql, params_from_iter(values)).map(drop)
+    }
+
+    fn run_plain(&self, conn: &Connection) -> rusqlite::Result<()> {
+        if let Self::Undone(steps) = self {
+            conn.execute_batch(UNDONE)?;
+            steps.iter().try_for_each(|step| step.run_plain(conn))?;
+            return conn.execute_batch(UNDO);
+        }
+        let (sql, values) = self.statement();
+        conn.execute(sql, params_from_iter(values)).map(drop)
+    }
+
+    /// The SQL of what is one statement.
+    fn statement(&self) -> (&'static str, Vec<Sqlite>) {
+        let int = |value: &i64| Sqlite::Integer(*value);
+        let text = |value: &String| Sqlite::Text(value.clone());
         match self {
-            Self::InsertNote { id, title, amount } => {
-                tx.execute("INSERT OR IGNORE INTO notes VALUES (?1, ?2, ?3)", params![id, title, amount])?
-            }
-            Self::ReplaceNote { id, title, amount } => {
-                tx.execute("INSERT OR REPLACE INTO notes VALUES (?1, ?2, ?3)", params![id, title, amount])?
-            }
+            Self::InsertNote { id, title, amount } => (
+                "INSERT OR IGNORE INTO notes VALUES (?1, ?2, ?3)",
+                vec![int(id), text(title), amount.clone()],
+            ),
+            Self::ReplaceNote { id, title, amount } => (
+                "INSERT OR REPLACE INTO notes VALUES (?1, ?2, ?3)",
+                vec![int(id), text(title), amount.clone()],
+            ),
             Self::RetitleNote { id, title } => {
-                tx.execute("UPDATE notes SET title = ?2 WHERE id = ?1", params![id, title])?
+                ("UPDATE notes SET title = ?2 WHERE id = ?1", vec![int(id), text(title)])
             }
             Self::AmendNotes { from, amount } => {
-                tx.execute("UPDATE notes SET amount = ?2 WHERE id >= ?1", params![from, amount])?
+                ("UPDATE notes SET amount = ?2 WHERE id >= ?1", vec![int(from), amount.clone()])
             }
             Self::MoveNote { id, to } => {
-                tx.execute("UPDATE OR IGNORE notes SET id = ?2 WHERE id = ?1", params![id, to])?
+                ("UPDATE OR IGNORE notes SET id = ?2 WHERE id = ?1", vec![int(id), int(to)])
             }
             Self::DeleteNotes { from, to } => {
-                tx.execute("DELETE FROM notes WHERE id BETWEEN ?1 AND ?2", params![from, to])?
+                ("DELETE FROM notes WHERE id BETWEEN ?1 AND ?2", vec![int(from), int(to)])
             }
             Self::ReplaceTag { name, rank, color } => {
-                tx.execute("INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3)", params![name, rank, color])?
+                ("INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3)", vec![text(name), int(rank), text(color)])
             }
-            Self::DeleteTag { name } => tx.execute("DELETE FROM tags WHERE name = ?1", params![name])?,
-            Self::Emit { document, before, after } => {
-                emit(tx, document, before.as_ref(), after.as_ref())?;
-                0
-            }
-            Self::Undone(steps) => {
-                tx.execute_batch("SAVEPOINT undone")?;
-                steps.iter().try_for_each(|step| step.run(tx))?;
-                tx.execute_batch("ROLLBACK TO undone; RELEASE undone")?;
-                0
-            }
-        };
-        Ok(())
+            Self::DeleteTag { name } => ("DELETE FROM tags WHERE name = ?1", vec![text(name)]),
+            Self::Emit { .. } | Self::Undone(_) => unreachable!("it is no single statement"),
+        }
     }
 
     /// What it adds to the log, by the rules of SQL and nothing of the system's.

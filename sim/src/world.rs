@@ -28,7 +28,7 @@ use crate::oracle::Oracle;
 use crate::plan::{DiskRates, Fault, FaultKind, FaultPlan, StoreRates};
 use crate::random::{Random, mixed};
 use crate::store::{HostStore, SimStore, StoreFaults};
-use crate::topology;
+use crate::topology::{self, Place};
 
 /// After healing, everything written must have arrived within this simulated time: the longest pause of an archive
 /// that failed is a minute.
@@ -129,6 +129,8 @@ pub(crate) struct World<'p, R> {
     looked_at: BTreeMap<usize, (u64, u64)>,
     claims: Vec<Claim>,
     paths: Vec<PathBuf>,
+    /// Where the tables are: in the same files, or in those of applications.
+    databases: Vec<PathBuf>,
     /// What is to be done, by its time and the order in which it was thought of.
     events: BTreeMap<(Duration, u64), Event>,
     planned: u64,
@@ -184,13 +186,10 @@ impl<'p, R: Runner> World<'p, R> {
         let folder = new_folder()?;
         let places = topology::draw(seed, options);
         let store = options.archive_percent.map(|_| SimStore::new(seed, runner.clock()));
-        let paths: Vec<PathBuf> = places
-            .iter()
-            .map(|place| {
-                let objects = folder.path().join(format!("host-{}/.cdc/objects", place.host));
-                objects.join(place.id.file_name()).join("object.db")
-            })
-            .collect();
+        let home = |place: &Place| folder.path().join(format!("host-{}", place.host));
+        let paths: Vec<PathBuf> = places.iter().map(|place| home(place).join(place.log_file())).collect();
+        let tables_of = |(at, place): (usize, &Place)| home(place).join(place.tables_file(at));
+        let databases: Vec<PathBuf> = places.iter().enumerate().map(tables_of).collect();
         let processes = (0..options.hosts).map(|host| {
             let root = folder.path().join(format!("host-{host}"));
             std::fs::create_dir(&root)?;
@@ -218,7 +217,7 @@ impl<'p, R: Runner> World<'p, R> {
             traffic,
             steps: 0,
             oracle,
-            looks: Looks::new(paths.clone()),
+            looks: Looks::new(paths.clone(), databases.clone()),
             store,
             tables,
             processes,
@@ -226,6 +225,7 @@ impl<'p, R: Runner> World<'p, R> {
             looked_at: BTreeMap::new(),
             claims: Vec::new(),
             paths,
+            databases,
             events: BTreeMap::new(),
             planned: 0,
             parted: BTreeMap::new(),
@@ -268,6 +268,10 @@ impl<'p, R: Runner> World<'p, R> {
             let missing = match missing {
                 Some(missing) => Some(missing),
                 None => self.not_archived()?,
+            };
+            let missing = match missing {
+                Some(missing) => Some(missing),
+                None => self.not_drained()?,
             };
             let Some(missing) = missing else { break };
             let late = self.runner.now() - healed_at > LIVENESS_MAX;
@@ -447,10 +451,12 @@ impl<'p, R: Runner> World<'p, R> {
             return Ok(());
         }
         if let Some(object) = process.put_back.take() {
-            let (path, copy) = (self.paths.get(object), self.copies.get(&object));
+            // Of an attached object it is the application's database alone; the log stays as it is.
+            let (path, copy) = (self.databases.get(object), self.copies.get(&object));
             if let (Some(path), Some(copy)) = (path, copy) {
                 process.disk.put_back(path, copy)?;
-                lock(&self.oracle).rewind(object);
+                let mut oracle = lock(&self.oracle);
+                if oracle.is_attached(object) { oracle.loosen(object) } else { oracle.rewind(object) }
             }
         }
         process.life += 1;
@@ -467,6 +473,7 @@ impl<'p, R: Runner> World<'p, R> {
         let shell = Host {
             host,
             folder: process.folder.clone(),
+            disk: process.disk.clone(),
             options: options.clone(),
             random: random.branch(2),
             oracle: Arc::clone(&self.oracle),
@@ -498,6 +505,9 @@ impl<'p, R: Runner> World<'p, R> {
             let places = oracle.places.iter().enumerate();
             let ours: Vec<_> = places.filter(|(_, place)| place.host == host).map(|(at, _)| at).collect();
             ours.iter().for_each(|at| oracle.crashed(*at));
+            if power {
+                ours.iter().for_each(|at| oracle.lost_power(*at));
+            }
             ours
         };
         ours.iter().for_each(|at| self.looks.close(*at));
@@ -649,6 +659,10 @@ impl<'p, R: Runner> World<'p, R> {
     /// Keeps a copy of an object's files, and what was true when it was made, as soon as both are known.
     fn copy(&mut self, object: usize) -> Result<(), Broken> {
         let host = lock(&self.oracle).place(object).host;
+        if lock(&self.oracle).is_attached(object) {
+            self.copy_foreign(object, host);
+            return Ok(());
+        }
         let is_open = self.is_open(object);
         if is_open {
             self.look_until_whole(object)?;
@@ -668,10 +682,28 @@ impl<'p, R: Runner> World<'p, R> {
         Ok(())
     }
 
+    /// Keeps a copy of an application's database, which has been attached.
+    fn copy_foreign(&mut self, object: usize, host: usize) {
+        if !self.is_open(object) {
+            let soon = self.runner.now() + Duration::from_millis(1);
+            return self.at(soon, Event::Fault(FaultKind::Copy { object }));
+        }
+        let path = self.databases.get(object).expect("an object of this world").clone();
+        let copy = self.process(host).disk.copy(&path);
+        self.copies.insert(object, copy);
+        self.note(format!("the application's database of object {object} is copied"));
+    }
+
     fn rewind(&mut self, object: usize, down: Duration) -> Result<(), Broken> {
         let host = lock(&self.oracle).place(object).host;
         if !self.copies.contains_key(&object) || !self.is_open(object) {
             return Ok(());
+        }
+        if lock(&self.oracle).is_attached(object) {
+            self.process(host).put_back = Some(object);
+            self.note(format!("the application's database of object {object} is to be the copy again"));
+            self.count("rewinds of applications");
+            return self.crash(host, false, down);
         }
         self.look_until_whole(object)?;
         if lock(&self.oracle).dirty.contains(&object) {

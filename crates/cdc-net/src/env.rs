@@ -1,12 +1,15 @@
+use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use cdc_model::{Clock, Entropy};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// What the asynchronous shell needs of the world: time, tasks, threads that may block, connections, randomness.
+/// What the asynchronous shell needs of the world: time, tasks, threads that may block, connections, randomness, and
+/// news of files that others write.
 ///
 /// Static, never `dyn`. The engine is generic over it, so that the code that runs in production also runs under a
 /// simulated scheduler, clock and random generator.
@@ -16,6 +19,9 @@ pub trait Env: Clone + Send + Sync + 'static {
 
     /// What other processes connect to.
     type Listener: Send + 'static;
+
+    /// Notices that somebody writes a database.
+    type Watch: Watch;
 
     /// Time since an arbitrary start; never goes back.
     fn now(&self) -> Duration;
@@ -50,4 +56,21 @@ pub trait Env: Clone + Send + Sync + 'static {
 
     /// Connects to another process.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Conn>> + Send;
+
+    /// Watches a database that other processes write, from now on and without holding it open.
+    fn watch(&self, database: &Path) -> Self::Watch;
+}
+
+/// Notices commits of other processes to one database, without holding it open.
+pub trait Watch: Send + 'static {
+    /// What the file system tells about the database: its file, its WAL and its rollback journal. While this is
+    /// unchanged, hardly anything was committed; a file put in the place of another is a change.
+    type State: Clone + Debug + PartialEq + Send + 'static;
+
+    /// The files as they are now. What has happened to them so far wakes nobody any more.
+    fn state(&mut self) -> Self::State;
+
+    /// Completes when something may have changed since the files were looked at. It may do so without reason, late or
+    /// never: whoever waits looks from time to time as well. Dropping it loses nothing.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
 }

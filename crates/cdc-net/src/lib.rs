@@ -1,4 +1,4 @@
-//! What connects objects: the [`Env`] seam over time, tasks and randomness, its tokio implementation, and the
+//! What connects objects: the [`Env`] seam over time, tasks, randomness and watched files, its tokio implementation, and the
 //! [`Transport`] that carries a child's requests to its parent: within the process ([`Loopback`]) or between processes
 //! ([`Http`] and [`HttpServer`]).
 //!
@@ -30,7 +30,9 @@
 //! ```
 
 mod env;
-pub use env::Env;
+pub use env::{Env, Watch};
+mod folder_watch;
+pub use folder_watch::{FolderWatch, Signature};
 mod http;
 pub use http::{Http, HttpError, HttpOptions, HttpServer, Reach, ServeOptions};
 mod tokio_env;

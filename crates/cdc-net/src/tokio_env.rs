@@ -1,6 +1,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::Env;
+use crate::{Env, FolderWatch};
 
 /// Blocking jobs at the same time. More than there are cores, because most of them wait for the disk.
 const BLOCKING_JOBS_MAX: usize = 16;
@@ -53,6 +54,7 @@ impl Tokio {
 impl Env for Tokio {
     type Conn = TcpStream;
     type Listener = TcpListener;
+    type Watch = FolderWatch;
 
     fn now(&self) -> Duration {
         self.start.elapsed()
@@ -103,5 +105,9 @@ impl Env for Tokio {
         let conn = TcpStream::connect(address).await?;
         conn.set_nodelay(true)?;
         Ok(conn)
+    }
+
+    fn watch(&self, database: &Path) -> FolderWatch {
+        FolderWatch::new(database)
     }
 }

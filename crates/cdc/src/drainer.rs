@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_net::Env;
+use cdc_net::{Env, Watch as _};
 
 use crate::node::Hot;
 use crate::shared::{Shared, stopped};
-use crate::wake::{FolderWatch, Signature};
 use crate::{Error, Result};
 
 /// A wake-up can come before the commit is visible, so one more look follows after this long.
@@ -27,14 +26,13 @@ const RETRY: Duration = Duration::from_millis(200);
 const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
-    let mut watch = FolderWatch::new(&database);
+    let mut watch = object.env.watch(&database);
     let (mut stop, mut flush) = (object.stop.subscribe(), object.flush.subscribe());
     let mut seen = None;
     let mut asked = *flush.borrow_and_update();
     let (mut second_look, mut trim_due, mut sweeps) = (false, false, 0);
     loop {
-        watch.events.borrow_and_update();
-        let now = Signature::of(&database);
+        let now = watch.state();
         if seen.as_ref() != Some(&now) || second_look {
             second_look = seen.as_ref() != Some(&now);
             seen = Some(now);
@@ -60,14 +58,14 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
                 asked = *flush.borrow_and_update();
                 seen = None;
             }
-            _ = watch.events.changed(), if !second_look => {}
+            () = watch.changed(), if !second_look => {}
             () = object.env.sleep(pause) => {
                 sweeps += 1;
                 if sweeps >= SWEEPS_PER_LOOK {
                     seen = None;
-                } else if trim_due && !second_look && seen.as_ref() == Some(&Signature::of(&database)) {
+                } else if trim_due && !second_look && seen.as_ref() == Some(&watch.state()) {
                     trim_due = trim(&object).await;
-                    seen = Some(Signature::of(&database));
+                    seen = Some(watch.state());
                 }
             }
         }

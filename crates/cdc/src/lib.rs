@@ -82,7 +82,6 @@ mod tiers;
 mod uplink;
 mod verify;
 pub use verify::Verified;
-mod wake;
 
 pub use cdc_iceberg::{Error as ArchiveError, Status as ArchiveStatus};
 pub use cdc_log::{AttachReport, Error as LogError, Installed, Limit, Save};
@@ -92,7 +91,7 @@ pub use cdc_model::{
     ChangeBody, Checkpoint, Clock, Content, Cursor, Error as ValueError, Filter, Fold, ObjectId, Operation,
     Record, Remedy, SchemaChange, Sequence, Tag, Timestamp, to_cloudevent, to_debezium,
 };
-pub use cdc_net::{Env, HttpError, Tokio};
+pub use cdc_net::{Env, HttpError, Tokio, Watch};
 pub use cdc_relay::{Aggregate, Error as RelayError, FilterStage, LinkOptions, Stage};
 pub use cdc_replay::{Error as ReplayError, Folded, Progress, ReplayBatch, Until};
 pub use rusqlite::params;

@@ -15,7 +15,8 @@ use crate::workload::COUNTS;
 /// Why the world is not quiet so far; `None` when everything that was written has arrived.
 pub(crate) fn what_is_missing(oracle: &Oracle) -> Option<String> {
     for (at, known) in oracle.objects.iter().enumerate() {
-        if known.own_seen < known.written.len() || oracle.doubtful(at).is_some() {
+        let is_short = known.own_seen < known.written.len() && !oracle.is_loose(at);
+        if is_short || oracle.doubtful(at).is_some() {
             return Some(format!("object {at}: its log shows {} of {}", known.own_seen, known.written.len()));
         }
         let Some(parent) = oracle.place(at).parent.filter(|_| oracle.is_sound(at)) else { continue };
@@ -48,7 +49,8 @@ pub(crate) fn check_end(oracle: &mut Oracle, looks: &mut Looks) -> Result<(), Br
 
 /// Exactly once: each record up to the checkpoint has had its effect, and no other.
 fn check_effects(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Broken> {
-    let Some(known) = oracle.objects.get(at).filter(|_| oracle.place(at).consumes) else { return Ok(()) };
+    let is_consumed = oracle.place(at).consumes && !oracle.is_attached(at);
+    let Some(known) = oracle.objects.get(at).filter(|_| is_consumed) else { return Ok(()) };
     let file = looks.file(at)?;
     let (effects, distinct, most) = rows::effects(file)?;
     let checkpoint = rows::checkpoint(file, SUBSCRIBER)?;

@@ -21,6 +21,8 @@ const SEEN_AGAIN: usize = 200;
 #[derive(Debug)]
 pub(crate) struct Looks {
     paths: Vec<PathBuf>,
+    /// Where the tables are.
+    tables: Vec<PathBuf>,
     readers: BTreeMap<usize, Reader>,
     pub(crate) rows: u64,
     pub(crate) looks: u64,
@@ -35,8 +37,8 @@ struct Reader {
 
 impl Looks {
     /// Reads objects from these files.
-    pub(crate) const fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, readers: BTreeMap::new(), rows: 0, looks: 0 }
+    pub(crate) const fn new(paths: Vec<PathBuf>, tables: Vec<PathBuf>) -> Self {
+        Self { paths, tables, readers: BTreeMap::new(), rows: 0, looks: 0 }
     }
 
     /// Closes an object's reader: its process has ended.
@@ -92,10 +94,17 @@ impl Looks {
         let known = oracle.known(at);
         let is_whole = number(known.rows.len()) == after + number(new.len());
         if is_whole {
-            oracle.settle_doubt(at, false);
+            // What an application has written may wait to be drained.
+            let waits = oracle.is_attached(at);
+            if !waits {
+                oracle.settle_doubt(at, false);
+            }
             let known = oracle.known(at);
             let (seen, written) = (known.own_seen, known.written.len());
-            ensure(seen == written, "captured or not written", || {
+            if waits && seen < written && !oracle.is_loose(at) {
+                oracle.dirty.insert(at);
+            }
+            ensure(seen == written || waits, "captured or not written", || {
                 format!("object {at}: its log shows {seen} of {written} changes that were committed")
             })?;
         } else {
@@ -141,16 +150,26 @@ impl Looks {
         let (had, has) = (seen.len(), from + stored.len());
         ensure(has >= had, PROMISE, || format!("object {at} had {had} rows and is back with {has}"))?;
         // While rows of children wait, own ones behind them are not known so far.
-        if self.take_in(oracle, at)? { self.check_tables(oracle, at) } else { Ok(()) }
+        let is_whole = self.take_in(oracle, at)?;
+        if is_whole && !oracle.is_attached(at) { self.check_tables(oracle, at) } else { Ok(()) }
     }
 
     /// The tables are what the transactions add up to.
     pub(crate) fn check_tables(&mut self, oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
-        let live = rows::live(&self.reader(at)?.file)?;
-        let difference = live.difference(&oracle.known(at).documents.only(&TABLES));
+        let difference = self.tables_differ(oracle, at)?;
         ensure(difference.is_none(), "all of a transaction or nothing", || {
             format!("object {at}: live and expected differ: {difference:?}")
         })
+    }
+
+    /// How the tables differ from what they are to be.
+    pub(crate) fn tables_differ(&mut self, oracle: &mut Oracle, at: usize) -> Result<Option<String>, Broken> {
+        let live = match self.tables.get(at) {
+            Some(tables) if oracle.is_attached(at) => rows::live(&rows::open_foreign(tables)?)?,
+            _ => rows::live(&self.reader(at)?.file)?,
+        };
+        let known = oracle.known(at);
+        Ok(live.difference(&known.loose.as_ref().unwrap_or(&known.documents).only(&TABLES)))
     }
 
     /// Where an object's log ends just now.
@@ -241,7 +260,14 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
             })?;
             let known = oracle.known(at);
             known.counted.apply(&fact);
-            known.shown.insert(row.sequence, Shown::Counted(fact));
+            known.shown.insert(row.sequence, Shown::Found(fact));
+        } else if let Some(documents) = &mut oracle.known(at).loose {
+            let known = documents.get(collection, document).cloned();
+            documents.apply(&fact);
+            ensure(*before == known, "before continues after", || {
+                format!("object {at}: row {} is {fact:?}, known was {known:?}", row.sequence)
+            })?;
+            oracle.known(at).shown.insert(row.sequence, Shown::Found(fact));
         } else {
             if oracle.known(at).own_seen == oracle.known(at).written.len() {
                 // The end of this transaction was not told, or not yet: the log says that it committed.

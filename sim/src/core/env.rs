@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use cdc::Env;
@@ -10,6 +11,7 @@ use tokio::io::DuplexStream;
 
 use crate::core::executor::{Domain, Executor};
 use crate::machine::Machine;
+use crate::watch::SimWatch;
 
 /// The environment of one life of one host: its share of the executor, its clock, its randomness.
 #[derive(Clone)]
@@ -28,6 +30,7 @@ impl SimEnv {
 impl Env for SimEnv {
     type Conn = DuplexStream;
     type Listener = ();
+    type Watch = SimWatch<Self>;
 
     fn now(&self) -> Duration {
         self.executor.now()
@@ -68,6 +71,10 @@ impl Env for SimEnv {
 
     async fn connect(&self, _address: SocketAddr) -> io::Result<DuplexStream> {
         Err(no_connections())
+    }
+
+    fn watch(&self, database: &Path) -> SimWatch<Self> {
+        SimWatch::new(self.clone(), self.machine.clone(), database)
     }
 }
 

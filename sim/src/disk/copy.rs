@@ -18,6 +18,13 @@ pub struct FileCopy {
     files: [Option<Vec<u8>>; 3],
 }
 
+/// What the file system tells of a database's files, without reading them: which file has the name, and how often that
+/// one was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileStates {
+    files: [Option<(u64, u64)>; 3],
+}
+
 /// What a copy, a replacement or a removal of files does is at once durable, as after `sync`. An open connection goes
 /// on with the file that it opened.
 impl Disk {
@@ -60,6 +67,26 @@ impl Disk {
     /// The folder does not exist in the real file system.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         SUFFIXES.iter().try_for_each(|suffix| self.remove_file(&with_suffix(path, suffix)))
+    }
+
+    /// Somebody may have removed a folder of the real file system with databases in it: they are gone then, unless the
+    /// disk has died before.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made again.
+    pub fn follow(&self, folder: &Path) -> io::Result<()> {
+        let gone = |path: &PathBuf| path.starts_with(folder) && !path.exists();
+        let gone: Vec<_> = self.list().into_iter().filter(gone).collect();
+        for path in gone.iter().filter(|path| path.to_str().is_some_and(is_database)) {
+            if self.is_dead() {
+                std::fs::create_dir_all(folder)?;
+                marker::replace(&full_path(path)?)?;
+            } else {
+                self.remove(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes one file.
@@ -123,6 +150,19 @@ impl Disk {
         let state = self.shared.state();
         let changes = |path: &str| state.folders.find(path).map_or(0, |inode| inode.inner().body.changes());
         (changes(&path), changes(&format!("{path}-wal")))
+    }
+
+    /// The database, its WAL and its rollback journal as they are now.
+    #[must_use]
+    pub fn states(&self, path: &Path) -> FileStates {
+        let Some(path) = process::full_path(path) else { return FileStates { files: [None; 3] } };
+        let state = self.shared.state();
+        let files = SUFFIXES.map(|suffix| {
+            let inode = state.folders.find(&format!("{path}{suffix}"))?;
+            let changes = inode.inner().body.changes();
+            Some((inode.number(), changes))
+        });
+        FileStates { files }
     }
 
     /// A hash of the names and bytes of all files.

@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::body::Body;
@@ -40,6 +41,8 @@ pub(super) struct Folders {
 /// A file, whatever its name, kept by its names, by unsynced changes of folders and by open handles.
 #[derive(Debug)]
 pub(super) struct Inode {
+    /// No other file has it.
+    number: u64,
     is_database: bool,
     inner: Mutex<Inner>,
 }
@@ -64,11 +67,17 @@ struct Change {
 
 impl Inode {
     pub(super) fn new(is_database: bool, body: Body) -> Arc<Self> {
-        Arc::new(Self { is_database, inner: Mutex::new(Inner { body, ..Inner::default() }) })
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { number, is_database, inner: Mutex::new(Inner { body, ..Inner::default() }) })
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         held(&self.inner)
+    }
+
+    pub(super) const fn number(&self) -> u64 {
+        self.number
     }
 
     fn len(&self) -> u64 {

@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::machine::Machine;
 use crate::schedule::Schedule;
+use crate::watch::SimWatch;
 use crate::world::HostIndex;
 
 /// The environment of one life of one host: its tasks are those of the node that calls.
@@ -35,6 +37,7 @@ impl MadsimEnv {
 impl Env for MadsimEnv {
     type Conn = Conn;
     type Listener = TcpListener;
+    type Watch = SimWatch<Self>;
 
     fn now(&self) -> Duration {
         self.time.elapsed()
@@ -83,6 +86,10 @@ impl Env for MadsimEnv {
 
     async fn connect(&self, address: SocketAddr) -> io::Result<Conn> {
         TcpStream::connect(address).await.map(Conn::of)
+    }
+
+    fn watch(&self, database: &Path) -> SimWatch<Self> {
+        SimWatch::new(self.clone(), self.machine.clone(), database)
     }
 }
 

@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use cdc_model::{Clock, Entropy};
 
 use crate::machine::Machine;
 use crate::schedule::Schedule;
+use crate::watch::SimWatch;
 use crate::world::HostIndex;
 
 /// The time of a simulation, also for those that are on none of its hosts. Clones are the same.
@@ -52,6 +54,7 @@ impl TurmoilEnv {
 impl Env for TurmoilEnv {
     type Conn = TcpStream;
     type Listener = TcpListener;
+    type Watch = SimWatch<Self>;
 
     fn now(&self) -> Duration {
         self.time.now()
@@ -103,6 +106,10 @@ impl Env for TurmoilEnv {
 
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         TcpStream::connect(address).await
+    }
+
+    fn watch(&self, database: &Path) -> SimWatch<Self> {
+        SimWatch::new(self.clone(), self.machine.clone(), database)
     }
 }
 

@@ -53,6 +53,24 @@ impl<R: Runner> World<'_, R> {
         self.tables.check(store, &lock(&self.oracle))
     }
 
+    /// What the log of an object whose application lost something does not say of its tables.
+    pub(super) fn not_drained(&mut self) -> Result<Option<String>, Broken> {
+        for object in 0..self.paths.len() {
+            let (host, is_loose) = {
+                let oracle = lock(&self.oracle);
+                (oracle.place(object).host, oracle.is_loose(object))
+            };
+            if !is_loose {
+                continue;
+            }
+            let differ = self.quietly(host, |looks, oracle| looks.tables_differ(oracle, object))?;
+            if let Some(differ) = differ {
+                return Ok(Some(format!("object {object}: its tables and its log differ: {differ}")));
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn with_failures(&mut self, missing: String) -> String {
         let mut saw = missing;
         for (host, reason) in &self.last_failure {

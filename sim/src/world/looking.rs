@@ -40,7 +40,12 @@ impl<R: Runner> World<'_, R> {
         if is_known && !lock(&self.oracle).dirty.contains(&object) {
             return Ok(());
         }
-        if lock(&self.oracle).is_writing(object) || !is_settled {
+        let is_writing = {
+            let oracle = lock(&self.oracle);
+            // The log of an attached object is drained between its application's transactions.
+            oracle.is_writing(object) && !oracle.is_attached(object)
+        };
+        if is_writing || !is_settled {
             lock(&self.oracle).dirty.insert(object);
             return Ok(());
         }

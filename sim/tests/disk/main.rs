@@ -1,5 +1,6 @@
 //! The simulated disk. A binary of its own, because installing the disk changes SQLite for the whole process.
 
+mod attached;
 mod bench;
 mod connections;
 mod crashes;

@@ -1,5 +1,3 @@
-//! Notices that another process has committed to a database, without holding the database open.
-
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -7,9 +5,20 @@ use std::time::SystemTime;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
-/// What the file system tells about a database: when this is unchanged, hardly anything was committed.
+use crate::Watch;
+
+/// The production [`Watch`]: the folder of the database is watched. Where that is not possible (too many watchers, or
+/// none on this system) nothing wakes, and whoever looks regularly finds the changes.
+#[derive(Debug)]
+pub struct FolderWatch {
+    database: PathBuf,
+    _watcher: Option<RecommendedWatcher>,
+    events: watch::Receiver<u64>,
+}
+
+/// What the file system tells about a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Signature {
+pub struct Signature {
     files: [Option<FileState>; 3],
 }
 
@@ -36,7 +45,7 @@ impl FileState {
 
 impl Signature {
     /// The database's file, its WAL and its rollback journal as they are now.
-    pub(crate) fn of(database: &Path) -> Self {
+    fn of(database: &Path) -> Self {
         let state = |suffix: &str| {
             let mut path = database.as_os_str().to_owned();
             path.push(suffix);
@@ -44,13 +53,6 @@ impl Signature {
         };
         Self { files: [state(""), state("-wal"), state("-journal")] }
     }
-}
-
-/// Watches the folder of a database. Without a watcher (too many, or none on this system) the sweep finds changes.
-#[derive(Debug)]
-pub(crate) struct FolderWatch {
-    _watcher: Option<RecommendedWatcher>,
-    pub(crate) events: watch::Receiver<u64>,
 }
 
 impl FolderWatch {
@@ -73,6 +75,36 @@ impl FolderWatch {
         if let Err(error) = &watcher {
             tracing::warn!(database = %database.display(), %error, "cannot watch the folder, looking regularly instead");
         }
-        Self { _watcher: watcher.ok(), events }
+        Self { database: database.to_owned(), _watcher: watcher.ok(), events }
+    }
+}
+
+impl Watch for FolderWatch {
+    type State = Signature;
+
+    fn state(&mut self) -> Signature {
+        self.events.borrow_and_update();
+        Signature::of(&self.database)
+    }
+
+    async fn changed(&mut self) {
+        if self.events.changed().await.is_err() {
+            // There is no watcher. To complete at once would keep whoever waits busy for ever.
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_watcher_nothing_wakes() {
+        let folder = std::env::temp_dir().join("no-such-folder-to-be-watched");
+        let mut watch = FolderWatch::new(&folder.join("app.db"));
+        assert!(watch._watcher.is_none());
+        let woken = tokio::time::timeout(std::time::Duration::from_secs(60), watch.changed()).await;
+        assert!(woken.is_err(), "a watch that cannot wake waits");
     }
 }

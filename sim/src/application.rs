@@ -1,0 +1,205 @@
+//! The application of an attached database: it knows nothing of the engine and writes with plain SQLite.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cdc::Env;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::oneshot;
+
+use crate::random::Random;
+use crate::topology::{Habits, Journal};
+use crate::workload::{SCHEMA, Transaction};
+
+/// Pause before it tries again what somebody's lock, or the disk, kept it from.
+const AGAIN_AFTER_MAX: Duration = Duration::from_millis(20);
+
+/// How often it tries again what somebody's lock keeps it from.
+const ATTEMPTS_MAX: u32 = 20;
+
+/// The longest that it leaves a transaction open.
+const LINGERS_MAX: Duration = Duration::from_millis(30);
+
+/// Of a hundred transactions, how many are left open for a while.
+const LINGERS_PERCENT: u64 = 25;
+
+/// After how many of a hundred transactions it opens its database anew.
+const REOPENS_PERCENT: u64 = 10;
+
+/// Up to here it vacuums its database instead.
+const VACUUMS_PERCENT: u64 = 13;
+
+/// Up to here it changes its journal instead.
+const FLIPS_PERCENT: u64 = 17;
+
+/// The application of one database, while its process lives.
+#[derive(Debug)]
+pub(crate) struct Application<E> {
+    env: E,
+    database: PathBuf,
+    journal: Journal,
+    synchronous: &'static str,
+    may_flip: bool,
+    random: Random,
+    conn: Option<Connection>,
+}
+
+impl<E: Env> Application<E> {
+    pub(crate) const fn new(env: E, database: PathBuf, habits: Habits, random: Random) -> Self {
+        let Habits { journal, synchronous, may_flip } = habits;
+        Self { env, database, journal, synchronous, may_flip, random, conn: None }
+    }
+
+    pub(crate) fn database(&self) -> &Path {
+        &self.database
+    }
+
+    /// Makes its tables if they are missing, and durable whatever a process that ended or a commit that failed has left
+    /// in the database. Gives the number of the last transaction that is in it.
+    pub(crate) async fn settle(&mut self) -> u32 {
+        loop {
+            if let Ok(number) = self.on_disk(settle).await {
+                return number;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Runs a transaction. Gives whether it was committed; `None` when nobody knows, until it is settled.
+    pub(crate) async fn run(&mut self, transaction: Transaction) -> Option<bool> {
+        let committed = self.transact(transaction).await;
+        match self.random.between(1, 100) {
+            ..=REOPENS_PERCENT => {
+                if let Some(conn) = self.conn.take() {
+                    self.env.blocking(move || drop(conn));
+                }
+            }
+            ..=VACUUMS_PERCENT if committed.is_some() => drop(self.on_disk(vacuum).await),
+            ..=FLIPS_PERCENT if committed.is_some() && self.may_flip => {
+                self.journal = *self.random.pick(&Journal::ALL);
+                let name = self.journal.name();
+                // Somebody's lock may be in the way; it is set again when the database is opened.
+                drop(self.on_disk(move |conn| conn.pragma_update(None, "journal_mode", name)).await);
+            }
+            _ => {}
+        }
+        committed
+    }
+
+    async fn transact(&mut self, transaction: Transaction) -> Option<bool> {
+        let begin = *self.random.pick(&["BEGIN", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"]);
+        let is_rolled_back = transaction.is_rolled_back();
+        let begun = self.repeat(move |conn| {
+            conn.execute_batch(begin)?;
+            let run = transaction.run_plain(conn).and_then(|()| {
+                // So that it can be told later whether this one was committed.
+                conn.pragma_update(None, "user_version", transaction.number)
+            });
+            run.or_else(|error| conn.execute_batch("ROLLBACK").and(Err(error)))
+        });
+        match begun.await {
+            Some(true) => {}
+            ended @ (Some(false) | None) => return ended,
+        }
+        if self.random.chance(LINGERS_PERCENT) {
+            let time = self.random.time(LINGERS_MAX);
+            self.env.sleep(time).await;
+        }
+        if is_rolled_back {
+            return self.roll_back().await;
+        }
+        match self.repeat(|conn| conn.execute_batch("COMMIT")).await {
+            Some(false) => self.roll_back().await,
+            ended @ (Some(true) | None) => ended,
+        }
+    }
+
+    async fn roll_back(&mut self) -> Option<bool> {
+        self.on_disk(|conn| conn.execute_batch("ROLLBACK")).await.ok().map(|()| false)
+    }
+
+    /// Works until nobody's lock keeps it from that: whether one does in the end; `None` when it failed otherwise.
+    async fn repeat(
+        &mut self,
+        work: impl Fn(&Connection) -> rusqlite::Result<()> + Clone + Send + 'static,
+    ) -> Option<bool> {
+        for _ in 0..ATTEMPTS_MAX {
+            match self.on_disk(work.clone()).await {
+                Ok(()) => return Some(true),
+                Err(error) if is_busy(&error) => self.pause().await,
+                Err(_) => return None,
+            }
+        }
+        Some(false)
+    }
+
+    async fn pause(&mut self) {
+        let time = self.random.time(AGAIN_AFTER_MAX);
+        self.env.sleep(time).await;
+    }
+
+    /// Works on the database, in a connection that goes when something fails in it.
+    async fn on_disk<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> rusqlite::Result<R> {
+        let (conn, database) = (self.conn.take(), self.database.clone());
+        let (journal, synchronous) = (self.journal, self.synchronous);
+        let pages = *self.random.pick(&[2, 20, 1_000]);
+        let (way, done) = oneshot::channel();
+        self.env.blocking(move || {
+            let conn = conn.map_or_else(|| open(&database, journal, synchronous, pages), Ok);
+            let worked = conn.map(|conn| match work(&conn) {
+                Err(error) if !is_busy(&error) => (None, Err(error)),
+                worked => (Some(conn), worked),
+            });
+            drop(way.send(worked));
+        });
+        match done.await {
+            Ok(Ok((conn, worked))) => {
+                self.conn = conn;
+                worked
+            }
+            Ok(Err(error)) => Err(error),
+            // Its process has ended.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// As an application opens its database. It waits for no lock: that would stop the world.
+fn open(
+    database: &Path,
+    journal: Journal,
+    synchronous: &str,
+    checkpoint_pages: u32,
+) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(database, flags)?;
+    conn.busy_timeout(Duration::ZERO)?;
+    conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.pragma_update(None, "journal_mode", journal.name())?;
+    conn.pragma_update(None, "wal_autocheckpoint", checkpoint_pages)?;
+    Ok(conn)
+}
+
+fn settle(conn: &Connection) -> rusqlite::Result<u32> {
+    conn.execute_batch(SCHEMA)?;
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let number = conn.pragma_query_value(None, "user_version", |row| row.get(0));
+    let settled = number.and_then(|number| {
+        conn.pragma_update(None, "user_version", number)?;
+        conn.execute_batch("COMMIT")?;
+        Ok(number)
+    });
+    settled.or_else(|error| conn.execute_batch("ROLLBACK").and(Err(error)))
+}
+
+fn vacuum(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("VACUUM")
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
