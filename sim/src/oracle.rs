@@ -359,6 +359,8 @@ impl Oracle {
 
     /// An object's files are those of its copy again, on purpose.
     pub(crate) fn rewind(&mut self, at: usize) {
+        let forks = self.objects.iter().map(|known| known.rewound.as_ref().map(|rewound| rewound.fork));
+        let forks: Vec<Option<usize>> = forks.collect();
         let known = self.known(at);
         let Some(Copied { rows: fork, own_seen }) = known.copy else { return };
         let rows = known.rows.clone();
@@ -375,9 +377,12 @@ impl Oracle {
         known.answered.clear();
         known.settled.clear();
         known.marks.clear();
-        for taken in known.taken.values_mut() {
+        for (child, taken) in &mut known.taken {
             taken.pairs.retain(|(_, own)| usize::try_from(*own).is_ok_and(|own| own <= fork));
-            taken.through = taken.pairs.last().map_or(0, |(child, _)| usize::try_from(*child).unwrap_or(0));
+            taken.through = taken.pairs.last().map_or(0, |(own, _)| usize::try_from(*own).unwrap_or(0));
+            // What it still holds may be of both histories of a child that was rewound itself.
+            let fork = forks.get(*child).copied().flatten();
+            taken.old = taken.old.filter(|_| fork.is_some_and(|fork| taken.through > fork));
         }
     }
 

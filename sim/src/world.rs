@@ -696,7 +696,9 @@ impl<'p, R: Runner> World<'p, R> {
 
     fn rewind(&mut self, object: usize, down: Duration) -> Result<(), Broken> {
         let host = lock(&self.oracle).place(object).host;
-        if !self.copies.contains_key(&object) || !self.is_open(object) {
+        // Of each object the oracle knows two histories at most.
+        let is_rewound = lock(&self.oracle).is_rewound(object);
+        if is_rewound || !self.copies.contains_key(&object) || !self.is_open(object) {
             return Ok(());
         }
         if lock(&self.oracle).is_attached(object) {

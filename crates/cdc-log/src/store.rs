@@ -40,18 +40,19 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(128);
-    let not_a_database = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned() },
-        _ => Error::Sqlite(error),
-    };
-    conn.pragma_update(None, "page_size", 4096).map_err(not_a_database)?;
-    write_ahead(&conn, path).map_err(|error| match error {
-        Error::Sqlite(error) => not_a_database(error),
-        other => other,
-    })?;
+    conn.pragma_update(None, "page_size", 4096).map_err(|error| refused(error, path))?;
+    write_ahead(&conn, path)?;
     conn.pragma_update(None, "synchronous", if mutant!("not-synced") { "normal" } else { "full" })?;
     conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
     Ok(conn)
+}
+
+/// What SQLite says of a file that it opened: only reading it shows whether it is a database.
+fn refused(error: rusqlite::Error, path: &Path) -> Error {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned() },
+        _ => Error::Sqlite(error),
+    }
 }
 
 /// Puts the database into WAL mode and makes sure that it is: with a rollback journal, a commit that `FULL` has
@@ -60,7 +61,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
 /// SQLite stays in another mode without an error when it cannot change it. When the disk fails, the change is given up
 /// as the statement ends, after its answer; only who reads next sees the mode that is in the file.
 fn write_ahead(conn: &Connection, path: &Path) -> Result<()> {
-    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    let changed = conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()));
+    changed.map_err(|error| refused(error, path))?;
     conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
     let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     match mode.as_str() {
