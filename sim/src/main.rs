@@ -7,6 +7,7 @@ mod runner;
 mod scenario;
 mod supervise;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -102,7 +103,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode, Error> {
     match task {
         Task::Plan(which) => {
-            println!("{}", serde_json::to_string_pretty(&which.plan()?).expect("a plan has a form in JSON"));
+            say(&serde_json::to_string_pretty(&which.plan()?).expect("a plan has a form in JSON"));
             Ok(ExitCode::SUCCESS)
         }
         Task::Run(Run { which, runner, json }) => Ok(run_one(&which.plan()?, runner, json)),
@@ -111,13 +112,18 @@ fn run(task: Task) -> Result<ExitCode, Error> {
     }
 }
 
+/// Whoever reads may have heard enough (`| head`): the exit code is told all the same.
+fn say(text: &str) {
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
+
 fn run_one(plan: &FaultPlan, runner: Runner, json: bool) -> ExitCode {
     let done = runner.run(plan);
     let code = if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     match &done {
-        _ if json => println!("{}", line::written(&done)),
-        Ok(outcome) => println!("{}", serde_json::to_string(outcome).expect("an outcome has a form in JSON")),
-        Err(failure) => println!("{failure}"),
+        _ if json => say(&line::written(&done)),
+        Ok(outcome) => say(&serde_json::to_string(outcome).expect("an outcome has a form in JSON")),
+        Err(failure) => say(&failure.to_string()),
     }
     code
 }

@@ -194,7 +194,7 @@ impl<'o> Swarm<'o> {
                     (None, Verdict::Kept | Verdict::Stopped) => {}
                 }
             }
-            self.show(compared.seeds, Some(seeds));
+            self.show(compared.seeds, Some(runs_of(options, seeds)));
         });
         self.report.determinism = Some(compared);
     }
@@ -233,7 +233,7 @@ impl<'o> Swarm<'o> {
         let until = options.minutes.map(|minutes| self.began + Duration::from_secs(60 * minutes));
         let in_time = move |_: &Case| until.is_none_or(|until| Instant::now() < until);
         let cases = cases(options, first..first.saturating_add(most)).take_while(in_time);
-        let of = options.minutes.is_none().then_some(most);
+        let of = options.minutes.is_none().then_some(runs_of(options, most));
         let done = self.run(cases, of);
         self.report.seeds = Some(done);
     }
@@ -371,6 +371,11 @@ impl<'o> Swarm<'o> {
 fn cases(options: &SwarmOptions, seeds: std::ops::Range<u64>) -> impl Iterator<Item = Case> + Send {
     let of_seed = move |seed| options.runner.0.iter().map(move |runner| Swarm::case(options, seed, *runner));
     seeds.flat_map(of_seed)
+}
+
+/// Each runner runs each seed.
+fn runs_of(options: &SwarmOptions, seeds: u64) -> u64 {
+    seeds.saturating_mul(u64::try_from(options.runner.0.len()).unwrap_or(u64::MAX))
 }
 
 /// In what two runs of a plan differ.
