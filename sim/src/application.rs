@@ -200,6 +200,7 @@ fn vacuum(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("VACUUM")
 }
 
-fn is_busy(error: &rusqlite::Error) -> bool {
+/// Whether somebody's lock was in the way.
+pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }

@@ -51,3 +51,15 @@ impl<E: Error> From<E> for Broken {
 pub(crate) fn ensure(kept: bool, promise: &'static str, saw: impl FnOnce() -> String) -> Result<(), Broken> {
     if kept { Ok(()) } else { Err(Broken { promise, saw: saw() }) }
 }
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        line = format!("{line}: {source}");
+        cause = source.source();
+    }
+    line
+}

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::application::Application;
 use crate::disk::Disk;
-use crate::failure::ensure;
+use crate::failure::{chain, ensure};
 use crate::oracle::Oracle;
 use crate::plan::Options;
 use crate::random::Random;
@@ -460,14 +460,4 @@ fn link(options: &Options) -> LinkOptions {
         breaker_pause_ms: 400,
         ..LinkOptions::default()
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -23,7 +23,7 @@ mod documents;
 #[cfg(madsim)]
 mod engine;
 mod failure;
-pub use failure::Failure;
+pub use failure::{Failure, chain};
 mod host;
 #[cfg(madsim)]
 mod http;

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().task) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", supervise::chain(&error));
+            eprintln!("error: {}", sim::chain(&error));
             ExitCode::from(2)
         }
     }

@@ -1,5 +1,6 @@
 //! The world of a plan, whatever runs its processes: what befalls them, what is looked at, how it ends.
 
+mod befalling;
 mod ending;
 mod looking;
 mod runner;
@@ -9,7 +10,7 @@ pub(crate) use traffic::{HostIndex, Traffic};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::checks::{Claim, Looks, Tables, check_end, check_settled, what_is_missing};
-use crate::disk::{self, CrashMode, Disk, Faults};
-use crate::failure::{Broken, Failure, ensure};
+use crate::disk::{self, Disk, Faults};
+use crate::failure::{Broken, Failure};
 use crate::host::{Host, News, Order};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
@@ -484,237 +485,8 @@ impl<'p, R: Runner> World<'p, R> {
         Ok(())
     }
 
-    /// Ends a process at once.
-    fn crash(&mut self, host: usize, power: bool, down: Duration) -> Result<(), Broken> {
-        let process = self.processes.get_mut(host).expect("a host of this world");
-        if !std::mem::take(&mut process.is_up) {
-            return Ok(());
-        }
-        process.armed = None;
-        process.orders = None;
-        if self.paused.remove(&host).is_some() {
-            self.runner.resume(host);
-        }
-        process.disk.kill();
-        if let Some(store) = &process.store {
-            store.kill();
-        }
-        self.runner.end(host, power);
-        let ours: Vec<usize> = {
-            let mut oracle = lock(&self.oracle);
-            let places = oracle.places.iter().enumerate();
-            let ours: Vec<_> = places.filter(|(_, place)| place.host == host).map(|(at, _)| at).collect();
-            ours.iter().for_each(|at| oracle.crashed(*at));
-            if power {
-                ours.iter().for_each(|at| oracle.lost_power(*at));
-            }
-            ours
-        };
-        ours.iter().for_each(|at| self.looks.close(*at));
-        let open = process.disk.open_handles();
-        ensure(open.is_empty(), "a process that ends leaves nothing open", || {
-            format!("host {host}: {open:?}")
-        })?;
-        let mode = if power { power_loss(&mut self.crashes) } else { CrashMode::Kill };
-        let report = process.disk.crash(mode);
-        let (lost, torn) = (report.lost, report.torn);
-        self.count("crashes");
-        let how = if power { "loses power" } else { "is killed" };
-        self.note(format!("host {host} {how}: {lost} operations lost, {torn} torn; down for {down:?}"));
-        self.at(self.runner.now() + down, Event::Start(host));
-        Ok(())
-    }
-
-    /// Processes whose disk has met its crash.
-    fn bury(&mut self) -> Result<(), Broken> {
-        for host in 0..self.processes.len() {
-            let process = self.processes.get(host).expect("a host of this world");
-            if let Some((power, down)) = process.armed
-                && process.disk.is_dead()
-            {
-                self.crash(host, power, down)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn handle(&mut self, event: Event) -> Result<(), Broken> {
-        match event {
-            Event::Start(host) => {
-                self.note(format!("host {host} starts"));
-                self.start(host)
-            }
-            Event::Mend(one, other) => {
-                self.mend(one, other);
-                Ok(())
-            }
-            Event::Resume(host) => {
-                if self.paused.get(&host).is_some_and(|until| *until <= self.runner.now()) {
-                    self.paused.remove(&host);
-                    self.runner.resume(host);
-                }
-                Ok(())
-            }
-            Event::RoomAgain(host) => {
-                self.process(host).disk.set_capacity(None);
-                Ok(())
-            }
-            Event::StoreBack => {
-                self.set_faults(!self.healed);
-                Ok(())
-            }
-            Event::Fault(_) if self.healed => Ok(()),
-            Event::Fault(fault) => self.befall(fault),
-        }
-    }
-
-    /// Two hosts reach each other again, unless another partition lasts longer.
-    fn mend(&mut self, one: usize, other: usize) {
-        let now = self.runner.now();
-        if self.parted.get(&(one, other)).is_some_and(|until| *until <= now) {
-            self.parted.remove(&(one, other));
-            self.traffic.mend(one, other, now);
-            self.runner.mend(one, other);
-        }
-    }
-
     fn process(&mut self, host: usize) -> &mut Process {
         self.processes.get_mut(host).expect("a host of this world")
-    }
-
-    fn befall(&mut self, fault: FaultKind) -> Result<(), Broken> {
-        let now = self.runner.now();
-        match fault {
-            FaultKind::Crash { host, operation, power, down_ms } => {
-                let down = Duration::from_millis(down_ms);
-                if operation == 0 {
-                    return self.crash(host, power, down);
-                }
-                let process = self.process(host);
-                if process.is_up {
-                    process.armed = Some((power, down));
-                    process.disk.crash_at(operation);
-                }
-            }
-            FaultKind::Partition { one, other, for_ms } => {
-                let (one, other, until) =
-                    (one.min(other), one.max(other), now + Duration::from_millis(for_ms));
-                if self.parted.insert((one, other), until).is_none() {
-                    self.traffic.part(one, other);
-                    self.runner.part(one, other);
-                }
-                self.at(until, Event::Mend(one, other));
-                self.note(format!("hosts {one} and {other} are parted for {for_ms} ms"));
-            }
-            FaultKind::Pause { host, for_ms } if self.process(host).is_up => {
-                let until = now + Duration::from_millis(for_ms);
-                if self.paused.insert(host, until).is_none() {
-                    self.runner.pause(host);
-                }
-                self.at(until, Event::Resume(host));
-                self.note(format!("host {host} stands still for {for_ms} ms"));
-                self.count("pauses");
-            }
-            FaultKind::Pause { .. } => {}
-            FaultKind::DiskFull { host, room, for_ms } => {
-                let disk = self.process(host).disk.clone();
-                disk.set_capacity(Some(disk.used_bytes() + room));
-                self.at(now + Duration::from_millis(for_ms), Event::RoomAgain(host));
-                self.note(format!("the disk of host {host} has {room} bytes left for {for_ms} ms"));
-                self.count("full disks");
-            }
-            FaultKind::ClockJump { host, by_ms } => {
-                self.process(host).skew_ms.fetch_add(by_ms, Ordering::Relaxed);
-                self.note(format!("the clock of host {host} jumps by {by_ms} ms"));
-                self.count("clock jumps");
-            }
-            FaultKind::StoreOutage { for_ms } => {
-                if let Some(store) = &self.store {
-                    store.set_faults(StoreFaults { error: 1000, ..StoreFaults::NONE });
-                    self.at(now + Duration::from_millis(for_ms), Event::StoreBack);
-                    self.note(format!("the store is out of reach for {for_ms} ms"));
-                    self.count("store outages");
-                }
-            }
-            FaultKind::SecondEngine { host } => {
-                if let Some(orders) = &self.process(host).orders
-                    && orders.send(Order::SecondEngine).is_ok()
-                {
-                    self.note(format!("a second engine is opened on host {host}"));
-                    self.count("second engines");
-                }
-            }
-            FaultKind::Vacuum { object } => self.vacuum(object)?,
-            FaultKind::Copy { object } => self.copy(object)?,
-            FaultKind::Rewind { object, down_ms, again_ms } => {
-                self.rewind(object, Duration::from_millis(down_ms))?;
-                let host = lock(&self.oracle).place(object).host;
-                let again = FaultKind::Crash { host, operation: 0, power: false, down_ms };
-                self.at(now + Duration::from_millis(down_ms + again_ms), Event::Fault(again));
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps a copy of an object's files, and what was true when it was made, as soon as both are known.
-    fn copy(&mut self, object: usize) -> Result<(), Broken> {
-        let host = lock(&self.oracle).place(object).host;
-        if lock(&self.oracle).is_attached(object) {
-            self.copy_foreign(object, host);
-            return Ok(());
-        }
-        let is_open = self.is_open(object);
-        if is_open {
-            self.look_until_whole(object)?;
-        }
-        if !is_open || lock(&self.oracle).dirty.contains(&object) {
-            let soon = self.runner.now() + Duration::from_millis(1);
-            self.at(soon, Event::Fault(FaultKind::Copy { object }));
-            return Ok(());
-        }
-        let path = self.paths.get(object).expect("an object of this world").clone();
-        let copy = self.process(host).disk.copy(&path);
-        self.copies.insert(object, copy);
-        let mut oracle = lock(&self.oracle);
-        oracle.copied(object);
-        drop(oracle);
-        self.note(format!("the files of object {object} are copied"));
-        Ok(())
-    }
-
-    /// Keeps a copy of an application's database, which has been attached.
-    fn copy_foreign(&mut self, object: usize, host: usize) {
-        if !self.is_open(object) {
-            let soon = self.runner.now() + Duration::from_millis(1);
-            return self.at(soon, Event::Fault(FaultKind::Copy { object }));
-        }
-        let path = self.databases.get(object).expect("an object of this world").clone();
-        let copy = self.process(host).disk.copy(&path);
-        self.copies.insert(object, copy);
-        self.note(format!("the application's database of object {object} is copied"));
-    }
-
-    fn rewind(&mut self, object: usize, down: Duration) -> Result<(), Broken> {
-        let host = lock(&self.oracle).place(object).host;
-        // Of each object the oracle knows two histories at most.
-        let is_rewound = lock(&self.oracle).is_rewound(object);
-        if is_rewound || !self.copies.contains_key(&object) || !self.is_open(object) {
-            return Ok(());
-        }
-        if lock(&self.oracle).is_attached(object) {
-            self.process(host).put_back = Some(object);
-            self.note(format!("the application's database of object {object} is to be the copy again"));
-            self.count("rewinds of applications");
-            return self.crash(host, false, down);
-        }
-        self.look_until_whole(object)?;
-        if lock(&self.oracle).dirty.contains(&object) {
-            return Ok(());
-        }
-        self.process(host).put_back = Some(object);
-        self.note(format!("the files of object {object} are to be those of the copy again"));
-        self.count("rewinds");
-        self.crash(host, false, down)
     }
 
     fn is_open(&self, object: usize) -> bool {
@@ -760,13 +532,6 @@ impl<'p, R: Runner> World<'p, R> {
         self.runner.shut();
         // What lies in memory goes with the folder.
         drop(self.folder.close());
-    }
-}
-
-fn power_loss(random: &mut Random) -> CrashMode {
-    match CrashMode::draw(random) {
-        CrashMode::Kill => CrashMode::POWER,
-        power @ CrashMode::Power(_) => power,
     }
 }
 

@@ -18,7 +18,7 @@ pub struct FolderWatch {
 
 /// What the file system tells about a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Signature {
+pub struct DatabaseFiles {
     files: [Option<FileState>; 3],
 }
 
@@ -43,7 +43,7 @@ impl FileState {
     }
 }
 
-impl Signature {
+impl DatabaseFiles {
     /// The database's file, its WAL and its rollback journal as they are now.
     fn of(database: &Path) -> Self {
         let state = |suffix: &str| {
@@ -80,11 +80,11 @@ impl FolderWatch {
 }
 
 impl Watch for FolderWatch {
-    type State = Signature;
+    type State = DatabaseFiles;
 
-    fn state(&mut self) -> Signature {
+    fn state(&mut self) -> DatabaseFiles {
         self.events.borrow_and_update();
-        Signature::of(&self.database)
+        DatabaseFiles::of(&self.database)
     }
 
     async fn changed(&mut self) {

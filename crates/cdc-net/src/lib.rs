@@ -32,7 +32,7 @@
 mod env;
 pub use env::{Env, Watch};
 mod folder_watch;
-pub use folder_watch::{FolderWatch, Signature};
+pub use folder_watch::{DatabaseFiles, FolderWatch};
 mod http;
 pub use http::{Http, HttpError, HttpOptions, HttpServer, Reach, ServeOptions};
 mod tokio_env;

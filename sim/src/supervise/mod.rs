@@ -8,7 +8,7 @@
 mod child;
 mod ddmin;
 mod error;
-pub(crate) use error::{Error, chain};
+pub(crate) use error::Error;
 mod mutate;
 mod options;
 pub(crate) use options::{ShrinkOptions, SwarmOptions};

@@ -18,9 +18,6 @@ impl<R: Runner> World<'_, R> {
         for host in std::mem::take(&mut self.paused).into_keys() {
             self.runner.resume(host);
         }
-        for host in std::mem::take(&mut self.paused).into_keys() {
-            self.runner.resume(host);
-        }
         let now = self.runner.now();
         for (one, other) in std::mem::take(&mut self.parted).into_keys() {
             self.traffic.mend(one, other, now);
