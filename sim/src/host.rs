@@ -16,13 +16,14 @@ use futures_util::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::application::Application;
+use crate::archivist::Archivist;
 use crate::disk::Disk;
 use crate::failure::{chain, ensure};
 use crate::oracle::Oracle;
 use crate::plan::Options;
 use crate::random::Random;
 use crate::topology::Place;
-use crate::workload::{COUNTS, EMITTED, ON_PURPOSE, SCHEMA, TABLES};
+use crate::workload::{COUNTS, EMITTED, ON_PURPOSE, SCHEMA, TABLES, Transaction};
 
 /// Pause before a process tries again to open what could not be opened.
 const REOPEN_AFTER: Duration = Duration::from_millis(50);
@@ -79,6 +80,8 @@ pub(crate) enum Order {
     Troubles(oneshot::Sender<Vec<(usize, Trouble)>>),
     /// A second engine over the same objects, which must not open.
     SecondEngine,
+    /// An archiver beside the engine's own.
+    ArchiveAsWell(usize),
     /// The documents that an object's history adds up to, by source, collection and id.
     Fold(usize, oneshot::Sender<Result<Vec<FoldedDocument>, String>>),
 }
@@ -124,6 +127,18 @@ impl Host {
                         format!("host {}: the second came to {opened:?}", self.host)
                     });
                     lock(&self.oracle).note(refused);
+                }
+                Order::ArchiveAsWell(at) => {
+                    let object = objects.iter().find(|(object, _)| *object == at);
+                    if let (Some((_, object)), Some(storage)) = (object, &self.storage) {
+                        let archivist = Archivist::new(env.clone(), object.clone(), storage.clone());
+                        let (mut random, oracle) = (self.random.branch(ARCHIVISTS), Arc::clone(&self.oracle));
+                        let batches = random.between(1, 4);
+                        env.spawn(async move {
+                            let archived = archivist.archive(batches).await;
+                            lock(&oracle).note(archived);
+                        });
+                    }
                 }
                 Order::Fold(at, way) => {
                     let object = objects.iter().find(|(object, _)| *object == at);
@@ -186,7 +201,13 @@ impl Host {
         };
         let (mut objects, mut applications) = (Vec::new(), BTreeMap::new());
         for at in here {
-            let application = self.start_application(env, at).await;
+            let mut application = self.start_application(env, at).await;
+            let id = lock(&self.oracle).place(at).id.clone();
+            if let Some(application) = &mut application
+                && cdc.project().object(&id).is_ok()
+            {
+                self.write_unseen(at, application).await;
+            }
             let database = application.as_ref().map(|application| application.database().to_owned());
             loop {
                 match self.open_object(cdc, env, at, database.as_deref()).await {
@@ -325,13 +346,7 @@ impl Host {
             };
             let Some(transaction) = transaction else { continue };
             if let Some(application) = applications.get_mut(at) {
-                let committed = application.run(transaction).await;
-                lock(&self.oracle).ended(*at, committed);
-                if committed.is_none() {
-                    lock(&self.oracle).is_unsettled(*at);
-                    let number = application.settle().await;
-                    lock(&self.oracle).last_committed(*at, number);
-                }
+                self.write_attached(*at, application, transaction).await;
                 continue;
             }
             let written = object.write(move |tx| Ok(transaction.run(tx)?)).await;
@@ -343,6 +358,34 @@ impl Host {
                 Err(_) => None,
             };
             lock(&self.oracle).ended(*at, committed);
+        }
+    }
+
+    async fn write_attached<E: Env>(
+        &self,
+        at: usize,
+        application: &mut Application<E>,
+        transaction: Transaction,
+    ) {
+        let committed = application.run(transaction).await;
+        lock(&self.oracle).ended(at, committed);
+        if committed.is_none() {
+            lock(&self.oracle).is_unsettled(at);
+            let number = application.settle().await;
+            lock(&self.oracle).last_committed(at, number);
+        }
+    }
+
+    /// An application goes on with its database while nobody looks at it.
+    async fn write_unseen<E: Env>(&self, at: usize, application: &mut Application<E>) {
+        let mut random = self.random.branch(UNSEEN).branch(at);
+        for _ in 0..random.between(0, UNSEEN_MAX) {
+            let transaction = {
+                let mut oracle = lock(&self.oracle);
+                if oracle.begun >= self.options.writes_max { None } else { oracle.begin(at) }
+            };
+            let Some(transaction) = transaction else { return };
+            self.write_attached(at, application, transaction).await;
         }
     }
 
@@ -410,6 +453,15 @@ async fn consume<E: Env>(object: &Object<E>) -> cdc::Result<()> {
 
 /// The stream of random numbers of those who read along.
 const READERS: usize = usize::MAX / 2;
+
+/// The stream of those of what applications write before an engine is there.
+const UNSEEN: usize = usize::MAX / 7;
+
+/// Transactions of that kind in one life, at most.
+const UNSEEN_MAX: u64 = 4;
+
+/// The stream of those of second archivers.
+const ARCHIVISTS: usize = usize::MAX / 5;
 
 /// The stream of those of applications.
 const APPLICATIONS: usize = usize::MAX / 3;

@@ -185,6 +185,9 @@ impl Transport for Taking {
                 lock(&oracle).answered(&to, &sender, answer);
                 if let Some(batch) = batch.filter(|_| answer.refusal.is_none()) {
                     batches.taken(&batch);
+                    if batches.is_answer_lost() {
+                        return std::future::pending().await;
+                    }
                 }
             }
             answered

@@ -16,6 +16,7 @@
 //! ```
 
 mod application;
+mod archivist;
 mod checks;
 pub mod core;
 pub mod disk;

@@ -104,6 +104,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant("hint-trusted", "the newest version is found without the hint", &[ARRIVES, STOPPED]),
     mutant("append-repeated-blindly", "after an unclear answer the table is asked", &[EACH_ROW]),
+    mutant("lost-race-not-looked-at", "after a lost race the mark is looked at", &[EACH_ROW, MARKS_AGREE]),
     mutant("mark-not-in-property", "the mark moves in the commit itself", &[MARKS_AGREE]),
     mutant("newest-time-not-archived", "an archive says how new it is", &[NEWEST]),
     mutant("merged-manifest-not-listed", "a merge keeps every row", &[EVERY_ROW]),

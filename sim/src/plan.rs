@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
+use crate::topology;
 
 /// One run, whole: the same plan gives the same run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,9 @@ pub struct Link {
 pub struct NetworkRates {
     /// Of ten thousand requests or answers, how many are lost.
     pub loss_per_10_000: u64,
+    /// Of ten thousand answers to what was committed, how many more are lost.
+    #[serde(default)]
+    pub answers_lost_per_10_000: u64,
     /// Of ten thousand requests, how many arrive twice.
     pub repeat_per_10_000: u64,
     /// The longest way.
@@ -219,6 +223,11 @@ pub enum FaultKind {
         /// Which.
         host: usize,
     },
+    /// Somebody archives an object's log as well, or that of the next above it that is archived.
+    SecondArchiver {
+        /// Which object.
+        object: usize,
+    },
     /// Somebody vacuums an object's database while its process has it open.
     Vacuum {
         /// Which object.
@@ -258,6 +267,7 @@ impl FaultPlan {
         if options.objects <= SMALL && Random::stream(seed, "length").chance(40) {
             (options.trouble_ms, options.writes_max) = (LONG_MS, options.writes_max * 8);
         }
+        options.network.answers_lost_per_10_000 = swarm(&mut Random::stream(seed, "answers"), 4_000);
         options.network.clones_per_10_000 = swarm(&mut Random::stream(seed, "clones"), 1_000);
         options.network.strays_per_10_000 = swarm(&mut Random::stream(seed, "strays"), 1_000);
         let attached =
@@ -271,12 +281,13 @@ impl FaultPlan {
         let mut faults = Vec::new();
         let mut classes = Random::stream(seed, "faults");
         crashes(&mut classes, &options, &mut faults);
-        partitions(&mut classes, &options, &mut faults);
+        partitions(seed, &mut classes, &options, &mut faults);
         disks(&mut classes, &options, &mut faults);
         clocks(&mut classes, &options, &mut faults);
         rewinds(&mut classes, &options, &mut faults);
         pauses(&mut classes, &options, &mut faults);
         others(&mut Random::stream(seed, "others"), &options, &mut faults);
+        archivers(&mut Random::stream(seed, "archivers"), &options, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
         Self { seed, options, faults, mutant: None }
     }
@@ -288,6 +299,8 @@ impl FaultPlan {
     pub fn on_hosts(mut self, hosts: usize) -> Self {
         let (drawn, hosts) = (std::mem::replace(&mut self.options.hosts, hosts.max(1)), hosts.max(1));
         let mut random = Random::stream(self.seed, "hosts");
+        let mut pairs = Random::stream(self.seed, "pairs");
+        let linked = topology::linked_hosts(self.seed, &self.options);
         let mut moved = |host: usize| (host + drawn * random.place(hosts.div_ceil(drawn))) % hosts;
         for Fault { kind, .. } in &mut self.faults {
             match kind {
@@ -296,8 +309,12 @@ impl FaultPlan {
                 | FaultKind::DiskFull { host, .. }
                 | FaultKind::ClockJump { host, .. }
                 | FaultKind::SecondEngine { host } => *host = moved(*host),
-                FaultKind::Partition { one, other, .. } => (*one, *other) = (moved(*one), moved(*other)),
+                FaultKind::Partition { one, other, .. } if linked.is_empty() => {
+                    (*one, *other) = (moved(*one), moved(*other));
+                }
+                FaultKind::Partition { one, other, .. } => (*one, *other) = *pairs.pick(&linked),
                 FaultKind::StoreOutage { .. }
+                | FaultKind::SecondArchiver { .. }
                 | FaultKind::Vacuum { .. }
                 | FaultKind::Copy { .. }
                 | FaultKind::Rewind { .. } => {}
@@ -338,7 +355,8 @@ impl Options {
             consume_percent: *random.pick(&[0, 30]),
             attached_percent: 0,
             network: NetworkRates {
-                loss_per_10_000: swarm(random, 2_000),
+                loss_per_10_000: swarm(random, 4_000),
+                answers_lost_per_10_000: 0,
                 repeat_per_10_000: swarm(random, 3_000),
                 delay_max_us: *random.pick(&[500, 5_000, 30_000, 150_000]),
                 clones_per_10_000: 0,
@@ -406,15 +424,24 @@ fn crashes(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     }
 }
 
-fn partitions(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+fn partitions(seed: u64, random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     if random.chance(25) || options.hosts < 2 {
         return;
     }
+    let linked = topology::linked_hosts(seed, options);
+    let pairs = number(linked.len().max(1));
     let every_ms = magnitude(random, 3, 600);
-    let longest_ms = *random.pick(&[40, 200, 1_500]);
-    for _ in 0..random.between(1, 1 + number(options.hosts) * options.trouble_ms / every_ms) {
+    let most = 1 + number(options.hosts) * options.trouble_ms / every_ms;
+    // Half of the time a pair should reach each other.
+    let longest_ms = (*random.pick(&[40, 200, 1_500])).min(10 + pairs * options.trouble_ms / most);
+    for _ in 0..random.between(1, most) {
         let one = random.place(options.hosts);
         let other = (one + 1 + random.place(options.hosts - 1)) % options.hosts;
+        // Most where something goes back and forth.
+        let (one, other) = match linked.as_slice() {
+            [_, ..] if random.chance(90) => *random.pick(&linked),
+            _ => (one, other),
+        };
         let kind = FaultKind::Partition { one, other, for_ms: random.between(5, longest_ms) };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
     }
@@ -495,6 +522,17 @@ fn others(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     }
     for _ in 0..swarm(random, 30) {
         let kind = FaultKind::Vacuum { object: random.place(options.objects) };
+        faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
+}
+
+/// Who else archives.
+fn archivers(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if options.archive_percent.is_none() {
+        return;
+    }
+    for _ in 0..swarm(random, 60) {
+        let kind = FaultKind::SecondArchiver { object: random.place(options.objects) };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
     }
 }

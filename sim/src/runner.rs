@@ -7,7 +7,7 @@ use serde::Serialize;
 use sim::{Failure, FaultPlan, Outcome};
 
 /// One way to execute a plan; each process executes one plan in one way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Runner {
     /// Our own executor, network and disk in one thread: the engine itself, with simulated I/O.

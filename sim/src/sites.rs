@@ -8,6 +8,7 @@ pub const FAULT_POINTS: &[&str] = &[
     "intake.answers-lost",
     "intake.group-cut-short",
     "link.answer-lost",
+    "link.begun-in-vain",
     "link.log-not-read",
     "link.saved-later",
 ];

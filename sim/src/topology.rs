@@ -1,5 +1,6 @@
 //! Which objects there are, who is whose parent, and where they live.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cdc_model::ObjectId;
@@ -134,6 +135,17 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
     }
     attach(seed, options, &mut places);
     places
+}
+
+/// The pairs of processes between which there is a link.
+pub(crate) fn linked_hosts(seed: u64, options: &Options) -> Vec<(usize, usize)> {
+    let places = draw(seed, options);
+    let link = |place: &Place| {
+        let parent = places.get(place.parent?)?.host;
+        (parent != place.host).then_some((parent.min(place.host), parent.max(place.host)))
+    };
+    let pairs: BTreeSet<_> = places.iter().filter_map(link).collect();
+    pairs.into_iter().collect()
 }
 
 fn attach(seed: u64, options: &Options, places: &mut [Place]) {

@@ -61,7 +61,18 @@ enum Step {
     DeleteTag { name: String },
     Emit { document: String, before: Option<Value>, after: Option<Value> },
     Undone(Vec<Self>),
+    /// The schema changes around the captured tables.
+    Redesign(&'static str),
 }
+
+/// Each can be done at any time, and changes the schema that statements and triggers were made for.
+const REDESIGNS: [&str; 5] = [
+    "CREATE INDEX IF NOT EXISTS notes_by_amount ON notes(amount)",
+    "DROP INDEX IF EXISTS notes_by_amount",
+    "CREATE TABLE IF NOT EXISTS drafts(text)",
+    "DROP TABLE IF EXISTS drafts",
+    "CREATE VIEW IF NOT EXISTS titles AS SELECT title FROM notes",
+];
 
 impl Workload {
     pub(crate) const fn new(random: Random, emits: bool) -> Self {
@@ -101,6 +112,9 @@ impl Workload {
 
     fn plain_step(&mut self, documents: &Documents) -> Step {
         let id = self.note_id();
+        if self.random.chance(2) {
+            return Step::Redesign(*self.random.pick(&REDESIGNS));
+        }
         match self.random.between(0, if self.emits { 11 } else { 10 }) {
             0..=2 => Step::InsertNote { id, title: self.title(), amount: self.amount() },
             3 => Step::ReplaceNote { id, title: self.title(), amount: self.amount() },
@@ -199,6 +213,9 @@ impl Step {
             steps.iter().try_for_each(|step| step.run(tx))?;
             return tx.execute_batch(UNDO);
         }
+        if let Self::Redesign(sql) = self {
+            return tx.execute_batch(sql);
+        }
         let (sql, values) = self.statement();
         tx.execute(sql, params_from_iter(values)).map(drop)
     }
@@ -208,6 +225,9 @@ impl Step {
             conn.execute_batch(UNDONE)?;
             steps.iter().try_for_each(|step| step.run_plain(conn))?;
             return conn.execute_batch(UNDO);
+        }
+        if let Self::Redesign(sql) = self {
+            return conn.execute_batch(sql);
         }
         let (sql, values) = self.statement();
         conn.execute(sql, params_from_iter(values)).map(drop)
@@ -242,7 +262,7 @@ impl Step {
                 ("INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3)", vec![text(name), int(rank), text(color)])
             }
             Self::DeleteTag { name } => ("DELETE FROM tags WHERE name = ?1", vec![text(name)]),
-            Self::Emit { .. } | Self::Undone(_) => unreachable!("it is no single statement"),
+            Self::Emit { .. } | Self::Undone(_) | Self::Redesign(_) => unreachable!("it is no single statement"),
         }
     }
 
@@ -288,7 +308,7 @@ impl Step {
             Self::Emit { document, after, .. } => {
                 facts.extend(documents.set(EMITTED, document, after.clone()))
             }
-            Self::Undone(_) => {}
+            Self::Undone(_) | Self::Redesign(_) => {}
         }
         facts
     }

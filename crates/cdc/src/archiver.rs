@@ -44,8 +44,10 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, warehouse: Warehouse, 
     }
 }
 
+/// Whether it is to be tried again: also when the table has moved on, which may be the work of somebody who archives
+/// this same history; whether it is, is asked then.
 fn may_pass(error: &Error) -> bool {
-    error.remedy() == Remedy::Retry
+    matches!(error.remedy(), Remedy::Retry | Remedy::Recut)
 }
 
 async fn archive_until_stopped<E: Env>(

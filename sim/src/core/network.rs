@@ -132,6 +132,12 @@ impl State {
     fn is_lost(&mut self) -> bool {
         self.random.between(1, 10_000) <= self.rates.loss_per_10_000
     }
+
+    /// Whether the answer to a request is lost; more often when something was committed.
+    fn is_answer_lost(&mut self, committed: bool) -> bool {
+        let more = self.rates.answers_lost_per_10_000;
+        self.is_lost() || (committed && more > 0 && self.random.between(1, 10_000) <= more)
+    }
 }
 
 /// Who sends a message.
@@ -177,14 +183,14 @@ impl HostNetwork {
                 format!("{to} has taken a batch of a clone of {sender}")
             }));
         }
+        let took = is_batch && answered.as_ref().is_ok_and(|answered| answered.refusal.is_none());
         let (delay, lost) = {
             let mut state = network.lock();
-            let lost = way.is_some() && state.is_lost();
+            let lost = way.is_some() && state.is_answer_lost(took);
             (state.delay(), lost)
         };
         network.executor.sleep(delay).await;
         let passes = network.passes(host, from, is_batch);
-        let took = is_batch && answered.as_ref().is_ok_and(|answered| answered.refusal.is_none());
         if lost || !passes {
             network.traffic.count(|counts| counts.lost_acks += u64::from(took && way.is_some()));
             return;

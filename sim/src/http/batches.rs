@@ -3,6 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cdc_model::{Batch, ObjectId};
 
+use crate::plan::NetworkRates;
+use crate::random::Random;
 use crate::world::Traffic;
 
 /// The batches under way, from both sides: what was committed, and whether its sender heard of it. Clones are the same.
@@ -11,11 +13,35 @@ pub(crate) struct Batches {
     traffic: Traffic,
     /// Those whose answer the sender has not seen so far.
     sent: Arc<Mutex<BTreeMap<BatchName, Fate>>>,
+    answers: Arc<Mutex<Answers>>,
+}
+
+/// How answers fare that a network with connections would carry or lose with all others.
+#[derive(Debug)]
+struct Answers {
+    random: Random,
+    lost_per_10_000: u64,
 }
 
 impl Batches {
-    pub(crate) fn new(traffic: Traffic) -> Self {
-        Self { traffic, sent: Arc::default() }
+    pub(crate) fn new(traffic: Traffic, random: Random) -> Self {
+        let answers = Answers { random, lost_per_10_000: 0 };
+        Self { traffic, sent: Arc::default(), answers: Arc::new(Mutex::new(answers)) }
+    }
+
+    pub(crate) fn set_rates(&self, rates: &NetworkRates) {
+        self.answers().lost_per_10_000 = rates.answers_lost_per_10_000;
+    }
+
+    /// Whether the answer to what was committed is lost now.
+    pub(super) fn is_answer_lost(&self) -> bool {
+        let mut answers = self.answers();
+        let rate = answers.lost_per_10_000;
+        rate > 0 && answers.random.between(1, 10_000) <= rate
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) const fn traffic(&self) -> &Traffic {

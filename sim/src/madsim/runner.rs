@@ -72,7 +72,7 @@ impl MadsimRunner {
             time,
             net,
             schedule: Schedule::new(Random::stream(plan.seed, "schedule"), 0),
-            batches: Batches::new(traffic),
+            batches: Batches::new(traffic, Random::stream(plan.seed, "lost answers")),
             nodes,
             addresses: Arc::new(addresses),
             steps: 0,
@@ -162,6 +162,7 @@ impl Runner for MadsimRunner {
 
     fn set_rates(&mut self, rates: NetworkRates) {
         let loss = u32::try_from(rates.loss_per_10_000).unwrap_or(u32::MAX);
+        self.batches.set_rates(&rates);
         self.net.update_config(|config| {
             config.packet_loss_rate = f64::from(loss) / 10_000.0;
             config.send_latency = Duration::ZERO..Duration::from_micros(rates.delay_max_us.max(1));

@@ -22,8 +22,8 @@ pub(crate) struct SwarmOptions {
     /// Only this seed.
     #[arg(long, conflicts_with_all = ["from_seed", "minutes"])]
     pub(super) seed: Option<u64>,
-    /// As many seeds as begin within so many minutes, or --seeds if that is fewer. Such a run also fails when a site
-    /// in the code that it has to pass was not passed.
+    /// As many seeds as begin within so many minutes, or --seeds if that is fewer. Each runner gets an equal part of
+    /// the time. Such a run also fails when a site in the code that it has to pass was not passed.
     #[arg(long)]
     pub(super) minutes: Option<u64>,
     /// So many objects in each world; drawn from the seed otherwise.

@@ -1,6 +1,7 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,8 @@ struct Swarm<'o> {
     jobs: usize,
     began: Instant,
     progress: Progress,
+    /// The time of each runner's runs.
+    spent: Arc<Mutex<BTreeMap<Runner, Duration>>>,
     report: Report,
 }
 
@@ -142,6 +145,7 @@ impl<'o> Swarm<'o> {
             jobs: jobs(options.jobs),
             began: Instant::now(),
             progress: Progress::new(),
+            spent: Arc::default(),
             report,
         })
     }
@@ -231,10 +235,14 @@ impl<'o> Swarm<'o> {
         self.progress.begin("seeds");
         let first = options.first_seed();
         let until = options.minutes.map(|minutes| self.began + Duration::from_secs(60 * minutes));
-        let in_time = move |_: &Case| until.is_none_or(|until| Instant::now() < until);
-        let cases = cases(options, first..first.saturating_add(most)).take_while(in_time);
-        let of = options.minutes.is_none().then_some(runs_of(options, most));
-        let done = self.run(cases, of);
+        let range = first..first.saturating_add(most);
+        let done = match until {
+            None => self.run(cases(options, range), Some(runs_of(options, most))),
+            Some(until) => {
+                let cases = Balanced { options, spent: Arc::clone(&self.spent), next: BTreeMap::new(), range };
+                self.run(cases.take_while(move |_| Instant::now() < until), None)
+            }
+        };
         self.report.seeds = Some(done);
     }
 
@@ -244,9 +252,10 @@ impl<'o> Swarm<'o> {
         let failures = AtomicU64::new(self.report.tally.failures);
         let most = self.options.failures_max;
         let goes_on = |_: &Case| !children.is_stopped() && failures.load(Ordering::Relaxed) < most;
-        let began = Instant::now();
+        let (began, spent) = (Instant::now(), Arc::clone(&self.spent));
         let once = |case: Case| {
             let ran = children.run(&case.plan, case.runner);
+            *spent.lock().unwrap_or_else(PoisonError::into_inner).entry(case.runner).or_default() += ran.wall;
             (case, ran)
         };
         let mut done = 0;
@@ -265,7 +274,7 @@ impl<'o> Swarm<'o> {
     }
 
     fn count(&mut self, case: &Case, ran: Ran) {
-        self.report.tally.add(&ran);
+        self.report.tally.add(case.runner, &ran);
         let Tally { runs, failures, .. } = self.report.tally;
         self.report.curve.push(self.began.elapsed(), runs, failures);
         if let Verdict::Broken(breach) = ran.verdict {
@@ -371,6 +380,32 @@ impl<'o> Swarm<'o> {
 fn cases(options: &SwarmOptions, seeds: std::ops::Range<u64>) -> impl Iterator<Item = Case> + Send {
     let of_seed = move |seed| options.runner.0.iter().map(move |runner| Swarm::case(options, seed, *runner));
     seeds.flat_map(of_seed)
+}
+
+/// Cases without an end: the next is always one of the runner whose runs have taken the least time so far.
+struct Balanced<'o> {
+    options: &'o SwarmOptions,
+    spent: Arc<Mutex<BTreeMap<Runner, Duration>>>,
+    /// How many of the seeds each has begun.
+    next: BTreeMap<Runner, u64>,
+    range: std::ops::Range<u64>,
+}
+
+impl Iterator for Balanced<'_> {
+    type Item = Case;
+
+    fn next(&mut self) -> Option<Case> {
+        let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let of = |runner: &Runner| {
+            let begun = self.next.get(runner).copied().unwrap_or_default();
+            (spent.get(runner).copied().unwrap_or_default(), begun)
+        };
+        let runner = *self.options.runner.0.iter().min_by_key(|runner| of(runner))?;
+        let begun = self.next.entry(runner).or_default();
+        let seed = self.range.start.checked_add(*begun).filter(|seed| *seed < self.range.end)?;
+        *begun += 1;
+        Some(Swarm::case(self.options, seed, runner))
+    }
 }
 
 /// Each runner runs each seed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::child::{Ran, Verdict};
+use crate::runner::Runner;
 
 /// What runs amount to together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -21,6 +22,8 @@ pub(super) struct Tally {
     pub(super) commits: u64,
     /// By kind.
     pub(super) counts: BTreeMap<String, u64>,
+    /// What each runner had a part in.
+    pub(super) by_runner: BTreeMap<Runner, Share>,
     /// How often passed, how often fired.
     pub(super) sites: BTreeMap<String, (u64, u64)>,
     /// Of the processes together; they ran side by side.
@@ -30,9 +33,21 @@ pub(super) struct Tally {
     pub(super) peak_rss_kib: u64,
 }
 
+/// The runs of one runner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Share {
+    pub(super) runs: u64,
+    pub(super) simulated_ms: u64,
+    pub(super) process_cpu_ms: u64,
+    pub(super) crashes: u64,
+    pub(super) partitions: u64,
+    pub(super) lost_acks: u64,
+}
+
 impl Tally {
     /// Adds a run that was not stopped.
-    pub(super) fn add(&mut self, ran: &Ran) {
+    pub(super) fn add(&mut self, runner: Runner, ran: &Ran) {
         let Ran { verdict, measured, process, wall } = ran;
         self.runs += 1;
         self.failures += u64::from(matches!(verdict, Verdict::Broken(_)));
@@ -42,6 +57,16 @@ impl Tally {
         self.events += measured.events;
         self.rows += measured.rows;
         self.commits += measured.commits;
+        let share = self.by_runner.entry(runner).or_default();
+        let counted = |kind: &str| measured.counts.get(kind).copied().unwrap_or_default();
+        *share = Share {
+            runs: share.runs + 1,
+            simulated_ms: share.simulated_ms + measured.simulated_ms,
+            process_cpu_ms: share.process_cpu_ms + process.cpu_ms,
+            crashes: share.crashes + counted("crashes"),
+            partitions: share.partitions + counted("partitions"),
+            lost_acks: share.lost_acks + counted("lost acks"),
+        };
         for (kind, count) in &measured.counts {
             *self.counts.entry(kind.clone()).or_default() += count;
         }

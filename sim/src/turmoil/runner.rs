@@ -64,6 +64,7 @@ struct TurmoilRunner {
     sim: Sim<'static>,
     time: Time,
     schedule: Schedule,
+    batches: Batches,
     addresses: Arc<Vec<SocketAddr>>,
     /// What each host begins to run when it is started the next time.
     next: Vec<Rc<RefCell<Option<Life>>>>,
@@ -85,7 +86,7 @@ impl TurmoilRunner {
         let names = (0..plan.options.hosts).map(|host| format!("host-{host}"));
         let addresses: Vec<_> = names.map(|name| SocketAddr::new(sim.lookup(name), PORT)).collect();
         let (time, addresses) = (Time::default(), Arc::new(addresses));
-        let batches = Batches::new(traffic);
+        let batches = Batches::new(traffic, Random::stream(seed, "lost answers"));
         let mut next = Vec::new();
         for address in addresses.iter() {
             let life = Rc::new(RefCell::new(None));
@@ -99,7 +100,7 @@ impl TurmoilRunner {
             sim.host(address.ip(), move || ours.begin());
             next.push(life);
         }
-        Self { sim, time, schedule, addresses, next, partings: BTreeMap::new() }
+        Self { sim, time, schedule, batches, addresses, next, partings: BTreeMap::new() }
     }
 
     fn ip(&self, host: usize) -> IpAddr {
@@ -221,6 +222,7 @@ impl Runner for TurmoilRunner {
     fn set_rates(&mut self, rates: NetworkRates) {
         let loss = u32::try_from(rates.loss_per_10_000).unwrap_or(u32::MAX);
         self.sim.set_fail_rate(f64::from(loss) / 10_000.0 / FEWER_LOSSES);
+        self.batches.set_rates(&rates);
         self.sim.set_max_message_latency(Duration::from_micros(rates.delay_max_us));
     }
 

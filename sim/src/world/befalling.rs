@@ -168,6 +168,7 @@ impl<R: Runner> World<'_, R> {
                     self.count("second engines");
                 }
             }
+            FaultKind::SecondArchiver { object } => self.archive_as_well(object),
             FaultKind::Vacuum { object } => self.vacuum(object)?,
             FaultKind::Copy { object } => self.copy(object)?,
             FaultKind::Rewind { object, down_ms, again_ms } => {
@@ -178,6 +179,24 @@ impl<R: Runner> World<'_, R> {
             }
         }
         Ok(())
+    }
+
+    /// Has somebody else archive the log of the first object from this one up that is archived.
+    fn archive_as_well(&mut self, object: usize) {
+        let archived = {
+            let oracle = lock(&self.oracle);
+            let archived =
+                std::iter::once(object).chain(oracle.above(object)).find(|at| oracle.place(*at).archives);
+            // Which history it finds depends on when it looks.
+            archived.filter(|at| !oracle.is_rewound(*at)).map(|at| (at, oracle.place(at).host))
+        };
+        let Some((object, host)) = archived else { return };
+        if let Some(orders) = &self.process(host).orders
+            && orders.send(Order::ArchiveAsWell(object)).is_ok()
+        {
+            self.note(format!("somebody else archives object {object}"));
+            self.count("second archivers");
+        }
     }
 
     /// Keeps a copy of an object's files, and what was true when it was made, as soon as both are known.

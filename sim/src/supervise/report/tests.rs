@@ -2,9 +2,18 @@ use std::collections::BTreeMap;
 
 use super::sites::Kind;
 use super::*;
+use crate::supervise::tally::Share;
 
 fn report() -> Report {
     let counts = [("crashes", 1_204), ("lost acks", 77), ("messages", 90_000), ("partitions", 0)];
+    let share = Share {
+        runs: 40,
+        simulated_ms: 7_500_000,
+        process_cpu_ms: 100_000,
+        crashes: 1_204,
+        partitions: 0,
+        lost_acks: 77,
+    };
     let tally = Tally {
         runs: 40,
         failures: 1,
@@ -14,6 +23,7 @@ fn report() -> Report {
         rows: 60_000,
         commits: 1_000_000,
         counts: counts.map(|(kind, count)| (kind.to_owned(), count)).into(),
+        by_runner: [(Runner::Core, share)].into(),
         process_wall_ms: 110_000,
         process_cpu_ms: 100_000,
         peak_rss_kib: 96 << 10,

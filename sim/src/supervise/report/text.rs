@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Failed, Report, faults_by_kind, grouped, time};
 use crate::supervise::mutate::Tried;
+use crate::supervise::tally::Share;
 
 /// Failures that are told whole.
 const STORIES_MAX: usize = 3;
@@ -76,6 +77,13 @@ fn figures(report: &Report, text: &mut String) {
             tally.failures
         ),
     );
+    for (runner, share) in &tally.by_runner {
+        let Share { runs, process_cpu_ms, crashes, partitions, lost_acks, .. } = *share;
+        let (crashes, partitions, lost) = (grouped(crashes), grouped(partitions), grouped(lost_acks));
+        let (runner, runs, cpu) = (runner.name(), grouped(runs), time(process_cpu_ms));
+        let met = format!("{crashes} crashes, {partitions} partitions, {lost} lost acks");
+        put(text, &format!("  {runner:<8} {runs} runs, {cpu} of processor; {met}"));
+    }
     let (hour, core) = (rates.runs_per_hour, rates.runs_per_hour_and_core);
     put(text, &format!("speed      {hour:.0} runs/h, {core:.0} runs/h and core"));
     let (all, one) = (rates.simulated_per_wall, rates.simulated_per_wall_and_process);
