@@ -41,6 +41,7 @@ use std::time::Duration;
 use crate::random::Random;
 
 mod body;
+mod bytes;
 mod code;
 mod copy;
 pub use copy::{FileCopy, FileStates};

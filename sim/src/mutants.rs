@@ -60,6 +60,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
     // Attached databases.
     mutant("capture-mark-not-moved", "the mark of a drain moves with its rows", &[CAPTURED, BEFORE]),
+    mutant("trimmed-before-drained", "what is trimmed was drained", &[CAPTURED, BEFORE]),
     // Sending.
     mutant("schema-record-dropped", "every row goes on", &[ONCE]),
     mutant("kept-back-not-counted", "what is kept back is counted", &[STOPPED, ARRIVES]),

@@ -267,7 +267,10 @@ impl FaultPlan {
         if options.objects <= SMALL && Random::stream(seed, "length").chance(40) {
             (options.trouble_ms, options.writes_max) = (LONG_MS, options.writes_max * 8);
         }
-        options.network.answers_lost_per_10_000 = swarm(&mut Random::stream(seed, "answers"), 4_000);
+        let mut answers = Random::stream(seed, "answers");
+        if answers.chance(50) {
+            options.network.answers_lost_per_10_000 = magnitude(&mut answers, 60, 4_000);
+        }
         options.network.clones_per_10_000 = swarm(&mut Random::stream(seed, "clones"), 1_000);
         options.network.strays_per_10_000 = swarm(&mut Random::stream(seed, "strays"), 1_000);
         let attached =
@@ -430,7 +433,7 @@ fn partitions(seed: u64, random: &mut Random, options: &Options, faults: &mut Ve
     }
     let linked = topology::linked_hosts(seed, options);
     let pairs = number(linked.len().max(1));
-    let every_ms = magnitude(random, 3, 600);
+    let every_ms = magnitude(random, 2, 300);
     let most = 1 + number(options.hosts) * options.trouble_ms / every_ms;
     // Half of the time a pair should reach each other.
     let longest_ms = (*random.pick(&[40, 200, 1_500])).min(10 + pairs * options.trouble_ms / most);

@@ -9,8 +9,7 @@ pub(crate) enum Scenario {
     /// Whatever the seed draws: every class of faults is in it or not.
     #[default]
     Swarm,
-    /// No faults, a root that archives a thousand events and more at a time, a deep tree, writes without pauses: how
-    /// many commits a second the simulator does.
+    /// No faults, no archive, a deep tree, writes without pauses: how many commits a second the simulator does.
     Throughput,
     /// Processes end in the middle of what they do, often and everywhere; nothing else goes wrong.
     Crashes,
@@ -71,8 +70,7 @@ fn throughput(plan: &mut FaultPlan) {
     calm(plan);
     let options = &mut plan.options;
     options.network.delay_max_us = 500;
-    options.archive_percent = Some(0);
-    options.archive_events_min = 2_000;
+    options.archive_percent = None;
     options.depth_max = 7;
     options.fan_out_max = 2;
     options.near_percent = 80;

@@ -323,6 +323,11 @@ impl Attached {
         self.log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
         user.execute_batch("BEGIN IMMEDIATE")?;
         let upto = mark.seq.min(oldest + TRIM_ROWS_MAX);
+        let upto = if mutant!("trimmed-before-drained") {
+            user.query_row("SELECT max(seq) FROM _cdc_capture", [], |row| row.get(0))?
+        } else {
+            upto
+        };
         let removed = trim_in(user, mark, upto, count);
         user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         removed

@@ -1,3 +1,4 @@
+use super::bytes::Bytes;
 use super::crash::{CrashReport, Dice, Fate};
 
 /// Power keeps or loses a write by sectors of this size.
@@ -7,12 +8,11 @@ const UNSYNCED_MAX: usize = 65_536;
 /// What a file keeps of its undo log's memory once it is synced.
 const UNDO_KEPT_BYTES_MAX: usize = 16 * 1024;
 const UNSYNCED_KEPT_MAX: usize = 64;
-const GROWTH_BYTES_MIN: usize = 4096;
 
 /// The bytes of a file as they are now, and how to get back to those of the last sync.
 #[derive(Debug, Default)]
 pub(super) struct Body {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     unsynced: Vec<Change>,
     /// What the changes overwrote or cut off, one after the other.
     undo: Vec<u8>,
@@ -38,11 +38,11 @@ enum Kind {
 impl Body {
     /// A file with these bytes, all of them durable.
     pub(super) fn durable(bytes: Vec<u8>) -> Self {
-        Self { bytes, ..Self::default() }
+        Self { bytes: bytes.into(), ..Self::default() }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.bytes.part(0..self.len())
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -51,29 +51,32 @@ impl Body {
 
     /// Fills `into` from the file, with zeros beyond its end; whether the file was long enough.
     pub(super) fn read(&self, offset: usize, into: &mut [u8]) -> bool {
-        read(&self.bytes, offset, into)
+        self.bytes.read(offset, into)
     }
 
     pub(super) fn write(&mut self, offset: usize, data: &[u8]) {
         self.changes += 1;
         let file_len_before = self.bytes.len();
-        let overwritten =
-            self.bytes.get(offset..(offset + data.len()).min(file_len_before)).unwrap_or_default();
-        self.undo.extend_from_slice(overwritten);
-        let undo_len = overwritten.len();
+        let undo_len = self.keep(offset..offset + data.len());
         self.note(Change { kind: Kind::Write, offset, len: data.len(), file_len_before, undo_len });
-        put(&mut self.bytes, offset, data);
+        self.bytes.write(offset, data);
+    }
+
+    /// Keeps what is to be overwritten or cut off; how much that is.
+    fn keep(&mut self, range: std::ops::Range<usize>) -> usize {
+        let len = range.end.min(self.len()).saturating_sub(range.start);
+        let kept = self.undo.len();
+        self.undo.resize(kept + len, 0);
+        self.bytes.read(range.start, self.undo.get_mut(kept..).expect("it has grown"));
+        len
     }
 
     pub(super) fn truncate(&mut self, len: usize) {
         self.changes += 1;
         let file_len_before = self.bytes.len();
-        let cut_off = self.bytes.get(len..).unwrap_or_default();
-        self.undo.extend_from_slice(cut_off);
-        let undo_len = cut_off.len();
+        let undo_len = self.keep(len..file_len_before);
         self.note(Change { kind: Kind::Truncate, offset: len, len: 0, file_len_before, undo_len });
-        self.bytes.resize(len, 0);
-        self.bytes.shrink_to(len);
+        self.bytes.resize(len);
     }
 
     /// All that was written is durable from now on.
@@ -93,8 +96,7 @@ impl Body {
     }
 
     pub(super) fn flip(&mut self, bit: u64) -> bool {
-        let byte = usize::try_from(bit / 8).ok().and_then(|byte| self.bytes.get_mut(byte));
-        byte.map(|byte| *byte ^= 1 << (bit % 8)).is_some()
+        usize::try_from(bit).is_ok_and(|bit| self.bytes.flip(bit))
     }
 
     /// Decides of each unsynced change whether it outlives the loss of power.
@@ -111,11 +113,10 @@ impl Body {
 
     /// Takes the last change back; what it had written.
     fn revert(&mut self, change: Change) -> Vec<u8> {
-        let end = change.offset + change.len;
-        let written = self.bytes.get(change.offset..end).unwrap_or_default().to_vec();
+        let written = self.bytes.part(change.offset..change.offset + change.len);
         let undo = self.undo.split_off(self.undo.len() - change.undo_len);
-        self.bytes.resize(change.file_len_before, 0);
-        put(&mut self.bytes, change.offset.min(change.file_len_before), &undo);
+        self.bytes.resize(change.file_len_before);
+        self.bytes.write(change.offset.min(change.file_len_before), &undo);
         written
     }
 
@@ -123,7 +124,7 @@ impl Body {
         match (fate, change.kind) {
             (Fate::Lost, _) => Fate::Lost,
             (Fate::Kept, Kind::Write) => {
-                put(&mut self.bytes, change.offset, written);
+                self.bytes.write(change.offset, written);
                 Fate::Kept
             }
             (Fate::Torn, Kind::Write) => {
@@ -132,7 +133,7 @@ impl Body {
             }
             (Fate::Torn, Kind::Truncate) if dice.coin() => Fate::Lost,
             (Fate::Kept | Fate::Torn, Kind::Truncate) => {
-                self.bytes.resize(change.offset, 0);
+                self.bytes.resize(change.offset);
                 Fate::Kept
             }
         }
@@ -143,7 +144,7 @@ impl Body {
         while !rest.is_empty() {
             let (sector, after) = rest.split_at(rest.len().min(SECTOR - offset % SECTOR));
             if dice.coin() {
-                put(&mut self.bytes, offset, sector);
+                self.bytes.write(offset, sector);
             }
             offset += sector.len();
             rest = after;
@@ -158,31 +159,4 @@ impl Body {
         }
         self.unsynced.push(change);
     }
-}
-
-/// Fills `into` from `bytes`, with zeros beyond their end; whether there were enough.
-pub(super) fn read(bytes: &[u8], offset: usize, into: &mut [u8]) -> bool {
-    let there = bytes.get(offset..).unwrap_or_default();
-    let (there, _) = there.split_at(there.len().min(into.len()));
-    let (filled, missing) = into.split_at_mut(there.len());
-    filled.copy_from_slice(there);
-    missing.fill(0);
-    missing.is_empty()
-}
-
-/// Writes `data` over `bytes`, which grow as far as needed and only by half beyond.
-pub(super) fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    let end = offset + data.len();
-    if end > bytes.capacity() {
-        bytes.reserve_exact((end - bytes.len()).max(bytes.len() / 2).max(GROWTH_BYTES_MIN));
-    }
-    if data.is_empty() {
-        return;
-    }
-    if offset > bytes.len() {
-        bytes.resize(offset, 0);
-    }
-    let (over, new) = data.split_at((bytes.len() - offset).min(data.len()));
-    bytes.get_mut(offset..offset + over.len()).expect("it lies within the file").copy_from_slice(over);
-    bytes.extend_from_slice(new);
 }

@@ -130,7 +130,7 @@ impl Disk {
         let state = self.shared.state();
         let inode = state.folders.find(&path)?;
         let inner = inode.inner();
-        Some(inner.body.bytes().to_vec())
+        Some(inner.body.bytes())
     }
 
     /// Whether what a database in WAL mode shows outlives a loss of power. What a checkpoint has copied into the file
@@ -171,7 +171,7 @@ impl Disk {
         let mut hash = Xxh3::new();
         for (name, inode) in self.shared.state().folders.names() {
             hash.update(&self.shared.hash(name).to_le_bytes());
-            hash.update(inode.inner().body.bytes());
+            hash.update(&inode.inner().body.bytes());
         }
         hash.digest()
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use rusqlite::ffi;
 
-use super::body;
+use super::bytes::Bytes;
 use super::code::{Code, Result};
 use super::folder::Inode;
 use super::locks::Level;
@@ -29,7 +29,7 @@ pub(super) enum Role {
 /// A file that is open: on a disk, or for a moment in memory.
 #[derive(Debug)]
 pub(super) enum Open {
-    Temporary(Vec<u8>),
+    Temporary(Bytes),
     OnDisk(File),
 }
 
@@ -230,8 +230,8 @@ impl Drop for File {
 }
 
 /// A read of a file that is in memory only.
-pub(super) fn read_temporary(bytes: &[u8], offset: usize, into: &mut [u8]) -> Result<()> {
-    if body::read(bytes, offset, into) { Ok(()) } else { Err(Code(ffi::SQLITE_IOERR_SHORT_READ)) }
+pub(super) fn read_temporary(bytes: &Bytes, offset: usize, into: &mut [u8]) -> Result<()> {
+    if bytes.read(offset, into) { Ok(()) } else { Err(Code(ffi::SQLITE_IOERR_SHORT_READ)) }
 }
 
 /// `unixDelete`.

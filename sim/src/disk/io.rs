@@ -6,7 +6,6 @@ use std::mem::ManuallyDrop;
 
 use rusqlite::ffi;
 
-use super::body;
 use super::code::{Code, answer};
 use super::file::{File, Open, read_temporary};
 use super::locks::Level;
@@ -96,7 +95,7 @@ unsafe extern "C" fn write(
     match unsafe { opened(file) } {
         Open::OnDisk(file) => answer(file.write(size(offset), data)),
         Open::Temporary(bytes) => {
-            body::put(bytes, size(offset), data);
+            bytes.write(size(offset), data);
             ffi::SQLITE_OK
         }
     }
@@ -107,7 +106,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_int {
     match unsafe { opened(file) } {
         Open::OnDisk(file) => answer(file.truncate(size(len))),
         Open::Temporary(bytes) => {
-            bytes.resize(size(len), 0);
+            bytes.resize(size(len));
             ffi::SQLITE_OK
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Once;
 
 use rusqlite::ffi;
 
+use super::bytes::Bytes;
 use super::code::{Code, Result, answer};
 use super::file::{File, Open, Opening, Role, delete, exists};
 use super::io;
@@ -86,7 +87,7 @@ unsafe extern "C" fn open(
 
 fn open_named(name: Option<&CStr>, flags: c_int) -> Result<Open> {
     let Some(name) = name.filter(|_| flags & ffi::SQLITE_OPEN_DELETEONCLOSE == 0) else {
-        return Ok(Open::Temporary(Vec::new()));
+        return Ok(Open::Temporary(Bytes::default()));
     };
     let journal = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_SUPER_JOURNAL | ffi::SQLITE_OPEN_WAL;
     let role = match flags {
