@@ -35,6 +35,7 @@ const NO_COMMIT_LOST: &str = "no commit of another is lost";
 const ONCE: &str = "every event once, in its origin's order";
 const READ: &str = "a replay reads what is stored";
 const REPLAYED: &str = "a replay gives each record once, in order";
+const ROT: &str = "what rots is noticed";
 const SETTLED: &str = "settled is stored at the root and archived on the way";
 const STAYS: &str = "what is stored stays";
 const STOPPED: &str = "nothing sound ends stopped";
@@ -58,6 +59,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
     mutant("project-not-locked", "one process serves a project", &[ALONE]),
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
+    mutant("row-digest-not-verified", "a stored digest follows from the rows", &[ROT]),
     // Attached databases.
     mutant("capture-mark-not-moved", "the mark of a drain moves with its rows", &[CAPTURED, BEFORE]),
     mutant("trimmed-before-drained", "what is trimmed was drained", &[CAPTURED, BEFORE]),

@@ -60,6 +60,9 @@ pub struct Options {
     /// Of a hundred objects, how many are attached to a database that an application writes.
     #[serde(default)]
     pub attached_percent: u64,
+    /// Copies of owned objects' files in which bits rot at the end.
+    #[serde(default)]
+    pub rotten: u64,
     /// The network, while the trouble lasts.
     pub network: NetworkRates,
     /// The disks, while the trouble lasts.
@@ -276,6 +279,7 @@ impl FaultPlan {
         let attached =
             Random::stream(seed, "attached databases").pick(&[0, 0, 0, 0, 10, 30, 60, 100]).to_owned();
         options.attached_percent = attached;
+        options.rotten = *Random::stream(seed, "rotten").pick(&[0, 0, 2, 8]);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut store = Random::stream(seed, "store rates");
         options.store.late = swarm(&mut store, 400);
@@ -357,6 +361,7 @@ impl Options {
             count_percent: *random.pick(&[0, 0, 30]),
             consume_percent: *random.pick(&[0, 30]),
             attached_percent: 0,
+            rotten: 0,
             network: NetworkRates {
                 loss_per_10_000: swarm(random, 4_000),
                 answers_lost_per_10_000: 0,

@@ -136,10 +136,10 @@ pub(crate) fn live(file: &Connection) -> Result<Documents, Broken> {
     Ok(documents)
 }
 
-/// What a row's body says.
-pub(crate) fn fact(row: &LogRow) -> Result<Fact, Broken> {
+/// What a row with this body says.
+pub(crate) fn fact(stored: &str) -> Result<Fact, Broken> {
     const PROMISE: &str = "a row says what happened";
-    let mut body: Map<String, Value> = serde_json::from_str(&row.body)?;
+    let mut body: Map<String, Value> = serde_json::from_str(stored)?;
     if let Some(schema) = body.get("schema") {
         return Ok(Fact::Schema(text(schema.get("collection"))));
     }
@@ -156,10 +156,10 @@ pub(crate) fn fact(row: &LogRow) -> Result<Fact, Broken> {
         (Some(_), Some(_)) => "UPDATE",
         (Some(_), None) => "DELETE",
     };
-    ensure(body.get("operation").is_some_and(|said| said == operation), PROMISE, || row.body.clone())?;
+    ensure(body.get("operation").is_some_and(|said| said == operation), PROMISE, || stored.to_owned())?;
     let said = body.get("changedFields").cloned();
     let changed = changed(before.as_ref(), after.as_ref());
-    ensure(said == changed, PROMISE, || format!("{}: {changed:?} changed", row.body))?;
+    ensure(said == changed, PROMISE, || format!("{stored}: {changed:?} changed"))?;
     let (collection, document) = (text(body.get("collection")), text(body.get("documentId")));
     Ok(Fact::Change { collection, document, before, after })
 }

@@ -79,6 +79,7 @@ fn throughput(plan: &mut FaultPlan) {
     options.write_pause_max_ms = 2;
     options.writers = 4;
     options.attached_percent = 0;
+    options.rotten = 0;
     options.link.batch_size = 100;
     options.link.batch_timeout_ms = 5;
     options.link.batch_bytes_max = 1 << 20;

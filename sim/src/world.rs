@@ -3,6 +3,7 @@
 mod befalling;
 mod ending;
 mod looking;
+mod rotting;
 mod runner;
 pub(crate) use runner::{Life, Runner};
 mod traffic;
@@ -286,7 +287,8 @@ impl<'p, R: Runner> World<'p, R> {
         self.note("everything has arrived");
         check_end(&mut lock(&self.oracle), &mut self.looks)?;
         self.check_troubles()?;
-        self.check_folds()
+        self.check_folds()?;
+        self.check_rot()
     }
 
     fn outcome(&mut self) -> Outcome {

@@ -285,7 +285,7 @@ fn of_log(error: &LogError) -> Meaning {
                 "put the newest copy of .cdc back, or `cdc detach DB --force` and attach anew under another id",
             ),
         ),
-        LogError::Corrupt { .. } => {
+        LogError::Corrupt { .. } | LogError::Damaged { .. } => {
             (Exit::Failure, Some("keep the files as they are; restore .cdc from a backup"))
         }
         LogError::BelowFloor { .. } => {

@@ -141,6 +141,14 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The file is not as SQLite or the log made it.
+    #[error("{path} is damaged: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The position lies before the oldest readable record. Go on at the floor, or read the archive.
     #[error("sequence {after} lies below the floor {floor} of this log")]
     BelowFloor {
@@ -196,6 +204,15 @@ impl Error {
             if matches!(error.code, DatabaseBusy | DatabaseLocked))
     }
 
+    /// Whether what is stored is not what was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self, Self::Corrupt { .. } | Self::Damaged { .. } | Self::Value(_))
+            || matches!(self, Self::Sqlite(error)
+                if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
@@ -222,6 +239,7 @@ impl Error {
             | Self::LogRewound { .. }
             | Self::UnfitCaptureRow { .. }
             | Self::Corrupt { .. }
+            | Self::Damaged { .. }
             | Self::BelowFloor { .. } => Remedy::Restore,
         }
     }

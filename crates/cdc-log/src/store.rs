@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use cdc_model::{Epoch, ObjectId, mutant};
+use cdc_model::{Digest, Epoch, ObjectId, mutant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::{Error, Result};
@@ -80,6 +80,7 @@ pub(crate) fn prepare(conn: &Connection, path: &Path, id: &ObjectId) -> Result<E
 }
 
 fn prepare_in(conn: &Connection, path: &Path, id: &ObjectId) -> Result<Epoch> {
+    let was_there = conn.prepare("SELECT 1 FROM pragma_table_info('_cdc_log')")?.exists([])?;
     conn.execute_batch(TABLES)?;
     let format: Option<i64> = meta(conn, "format")?;
     if format.is_some_and(|format| format > FORMAT) {
@@ -89,15 +90,33 @@ fn prepare_in(conn: &Connection, path: &Path, id: &ObjectId) -> Result<Epoch> {
     if let Some(found) = found.filter(|found| found != id.as_str()) {
         return Err(Error::AnotherObject { path: path.to_owned(), found, expected: id.clone() });
     }
+    let damaged = |what: &str| Error::Damaged { path: path.to_owned(), what: what.to_owned() };
     if let Some(epoch) = meta::<String>(conn, "epoch")? {
+        // A table that was lost with its name would be made anew, and empty.
+        if !was_there {
+            return Err(damaged("it has an epoch and no log"));
+        }
+        let identity: Option<String> = meta(conn, "identity")?;
+        if identity.is_some_and(|identity| identity != identity_of(id, &epoch)) {
+            return Err(damaged("its epoch is not the one that it was made with"));
+        }
         return Ok(epoch.parse()?);
+    }
+    if was_there {
+        return Err(damaged("it has a log and no epoch"));
     }
     let nonce: i64 = conn.query_row("SELECT random()", [], |row| row.get(0))?;
     let epoch = Epoch { number: 1, nonce: nonce.cast_unsigned() };
     put_meta(conn, "format", FORMAT)?;
     put_meta(conn, "object", id.as_str())?;
     put_meta(conn, "epoch", epoch.to_string())?;
+    put_meta(conn, "identity", identity_of(id, &epoch.to_string()))?;
     Ok(epoch)
+}
+
+/// What is stored beside object and epoch, so that a bit of the epoch that changes is found: no row's digest is over it.
+fn identity_of(id: &ObjectId, epoch: &str) -> String {
+    Digest::of(format!("{id} {epoch}").as_bytes()).to_string()
 }
 
 pub(crate) fn meta<T: rusqlite::types::FromSql>(conn: &Connection, key: &str) -> Result<Option<T>> {

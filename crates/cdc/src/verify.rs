@@ -53,10 +53,10 @@ struct Recount {
     is_readable: bool,
 }
 
-/// A log that contradicts itself is a difference, not an error.
+/// A log that is damaged or contradicts itself is a difference, not an error.
 fn readable(recounted: Result<Recount>) -> Result<Recount> {
     match recounted {
-        Err(Error::Log(error @ cdc_log::Error::Corrupt { .. })) => {
+        Err(Error::Log(error)) if error.is_damage() => {
             let done = Verified { difference: Some(error.to_string()), ..Verified::default() };
             Ok(Recount { done, ..Recount::default() })
         }

@@ -244,7 +244,7 @@ fn origin_of(oracle: &Oracle, file: &Connection, at: usize, origin: i64) -> Resu
 /// Captured or not written: an object's own row is the next fact.
 fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> {
     const PROMISE: &str = "captured or not written";
-    let fact = rows::fact(row)?;
+    let fact = rows::fact(&row.body)?;
     let mut class = Class::Schema;
     if let Fact::Change { collection, document, before, .. } = &fact {
         class = match collection.as_str() {

@@ -4,6 +4,8 @@ mod end;
 pub(crate) use end::{check_end, check_fold, what_is_missing};
 mod look;
 pub(crate) use look::Looks;
+mod rot;
+pub(crate) use rot::{Rot, check_rotten, check_sound};
 mod settled;
 pub(crate) use settled::{Above, Claim, check_settled};
 mod tables;

@@ -145,6 +145,7 @@ fn verify_finds_every_kind_of_damage() {
         ),
         ("UPDATE _cdc_log SET digest = NULL WHERE sequence = 64", false),
         ("UPDATE _cdc_log SET origin_sequence = 1 WHERE sequence = 9", false),
+        ("UPDATE _cdc_log SET origin_timestamp = 0 WHERE sequence = 10", false),
         ("UPDATE _cdc_log SET origin = 77 WHERE sequence = 9", false),
     ] {
         let folder = folder();

@@ -22,6 +22,7 @@ mod kills;
 mod log;
 mod random;
 mod restores;
+mod rot;
 mod statements;
 mod tables;
 mod witness;
