@@ -58,17 +58,36 @@ fn refused(error: rusqlite::Error, path: &Path) -> Error {
 /// Puts the database into WAL mode and makes sure that it is: with a rollback journal, a commit that `FULL` has
 /// acknowledged can be lost with the power.
 ///
-/// SQLite stays in another mode without an error when it cannot change it. When the disk fails, the change is given up
-/// as the statement ends, after its answer; only who reads next sees the mode that is in the file.
+/// SQLite stays in another mode without an error when it cannot change it, and only who reads next sees the mode that
+/// is in the file.
+///
+/// The change itself has a rollback journal. Should its deletion be undone by a loss of power, the journal would roll
+/// back what is in the log by then. The first sync of a WAL syncs the folder as well, but an error of that is told to
+/// nobody. So before there is a log the change is made with `EXTRA`, and again if that failed.
 fn write_ahead(conn: &Connection, path: &Path) -> Result<()> {
-    let changed = conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()));
-    changed.map_err(|error| refused(error, path))?;
+    let log = conn.prepare("SELECT 1 FROM sqlite_master WHERE name = '_cdc_log'");
+    let is_new = !log.and_then(|mut log| log.exists([])).map_err(|error| refused(error, path))?;
+    if is_new {
+        conn.pragma_update(None, "synchronous", "extra")?;
+        let changed = set_journal_mode(conn, "delete").map_err(Error::Sqlite);
+        // Others who have it open already are in WAL mode.
+        changed.or_else(|error| if error.is_busy() { Ok(()) } else { Err(error) })?;
+    }
+    set_journal_mode(conn, "wal").map_err(|error| refused(error, path))?;
     conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
     let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     match mode.as_str() {
         "wal" => Ok(()),
         _ => Err(Error::NoWriteAheadLog { path: path.to_owned(), mode }),
     }
+}
+
+/// When the disk fails, the change is given up as the statement ends, after its answer.
+fn set_journal_mode(conn: &Connection, mode: &str) -> rusqlite::Result<()> {
+    let mut change = conn.prepare(&format!("PRAGMA journal_mode = {mode}"))?;
+    let mut answers = change.query([])?;
+    while answers.next()?.is_some() {}
+    Ok(())
 }
 
 /// Makes the tables if they are missing, and the log's identity with them.

@@ -6,4 +6,5 @@ mod connections;
 mod crashes;
 mod faults;
 mod ledger;
+mod made;
 mod speed;
