@@ -56,7 +56,7 @@ impl Tables {
     pub(crate) fn check(&mut self, store: &SimStore, oracle: &Oracle) -> Result<Option<String>, Broken> {
         let mut missing = None;
         for (at, table) in &mut self.by_object {
-            let through = table.check(store, oracle, *at)?;
+            let through = table.check(store, oracle, *at, Log::Known)?;
             if let Some(row) = table.waiting.front() {
                 return ensure(false, PROMISE, || {
                     format!("object {at}: its archive holds {row:?}, its log does not")
@@ -77,7 +77,7 @@ impl Tables {
         let next = self.by_object.range(self.turn..).next().map(|(at, _)| *at);
         self.turn = next.map_or(0, |at| at + 1);
         match next.and_then(|at| self.by_object.get_mut(&at).map(|table| (at, table))) {
-            Some((at, table)) if table.has_grown(store) => table.check(store, oracle, at).map(drop),
+            Some((at, table)) if table.has_grown(store) => table.check(store, oracle, at, Log::MayBeLonger).map(drop),
             Some(_) | None => Ok(()),
         }
     }
@@ -102,6 +102,13 @@ impl Tables {
     }
 }
 
+/// What is known of the log that a table is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Log {
+    Known,
+    MayBeLonger,
+}
+
 impl Table {
     /// Whether it has changed by a sixteenth since it was last looked at.
     fn has_grown(&self, store: &SimStore) -> bool {
@@ -111,7 +118,7 @@ impl Table {
     }
 
     /// Reads what is new. Gives how far the table says it is.
-    fn check(&mut self, store: &SimStore, oracle: &Oracle, at: usize) -> Result<i64, Broken> {
+    fn check(&mut self, store: &SimStore, oracle: &Oracle, at: usize, log: Log) -> Result<i64, Broken> {
         let violations = store.violations();
         ensure(violations.is_empty(), "a committed file never changes", || violations.join("; "))?;
         let changes = self.oracle.changes(store);
@@ -129,7 +136,7 @@ impl Table {
         })?;
         self.waiting.extend(found.rows);
         while let Some(row) = self.waiting.pop_front() {
-            if !self.check_row(oracle, at, &row)? {
+            if !self.check_row(oracle, at, &row, log)? {
                 self.waiting.push_front(row);
                 break;
             }
@@ -139,7 +146,7 @@ impl Table {
 
     /// A row of the archive is the row of the log at its place: of the log as it is, or of what a rewind took back,
     /// but never of one after the other. Gives whether the log is known so far.
-    fn check_row(&mut self, oracle: &Oracle, at: usize, row: &Row) -> Result<bool, Broken> {
+    fn check_row(&mut self, oracle: &Oracle, at: usize, row: &Row, log: Log) -> Result<bool, Broken> {
         let Some((known, place)) = oracle.objects.get(at).zip(usize::try_from(row.sequence - 1).ok()) else {
             return Ok(false);
         };
@@ -153,12 +160,13 @@ impl Table {
                 self.old = (forked && !same).then_some(false).or(self.old);
                 now
             }
+            // What comes after a rewind may still be unseen, and may begin as what it took back did.
+            (None, Some((_, true))) if self.old.is_none() && log == Log::MayBeLonger => return Ok(false),
             (_, Some((old, is_gone))) if is_of(oracle, row, old) => {
                 self.old = is_gone.then_some(true).or(self.old);
                 old
             }
             (None, None) if self.old != Some(true) => return Ok(false),
-            // What comes after a rewind may still be unseen.
             (None, Some(_)) if self.old.is_none() => return Ok(false),
             (logged, _) => {
                 return ensure(false, PROMISE, || {
