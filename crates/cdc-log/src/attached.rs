@@ -181,6 +181,9 @@ impl Attached {
     /// long; and what is wrong with the database, as for [`Attached::open`].
     pub fn look(&mut self) -> Result<Look> {
         let user = open_database(&self.database)?;
+        if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
+            user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
+        }
         let looked = self.look_at(&user);
         user.close().map_err(|(_, error)| error)?;
         looked
@@ -323,11 +326,6 @@ impl Attached {
         self.log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
         user.execute_batch("BEGIN IMMEDIATE")?;
         let upto = mark.seq.min(oldest + TRIM_ROWS_MAX);
-        let upto = if mutant!("trimmed-before-drained") {
-            user.query_row("SELECT max(seq) FROM _cdc_capture", [], |row| row.get(0))?
-        } else {
-            upto
-        };
         let removed = trim_in(user, mark, upto, count);
         user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         removed

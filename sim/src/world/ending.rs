@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cdc::Trouble;
 use cdc_model::{Remedy, fault};
 use tokio::sync::oneshot;
 
@@ -9,7 +10,7 @@ use crate::checks::check_fold;
 use crate::failure::{Broken, ensure};
 use crate::host::Order;
 use crate::plan::NetworkRates;
-use crate::world::{FOLDS_MAX, LIVENESS_MAX, Runner, World, lock};
+use crate::world::{ARRIVAL_ASKED_EVERY, FOLDS_MAX, LIVENESS_MAX, Runner, World, lock};
 
 impl<R: Runner> World<'_, R> {
     pub(super) fn heal(&mut self) -> Result<(), Broken> {
@@ -101,20 +102,29 @@ impl<R: Runner> World<'_, R> {
         Err(Broken { promise: "what is written arrives", saw: format!("host {host} does not answer") })
     }
 
-    /// Nothing sound has stopped.
+    /// Nothing sound has stopped. What pauses before it tries again does so in time.
     pub(super) fn check_troubles(&mut self) -> Result<(), Broken> {
+        let until = self.runner.now() + LIVENESS_MAX;
         for host in 0..self.processes.len() {
-            let troubles = self.ask(host, Order::Troubles)?;
-            for (object, trouble) in troubles {
-                // A link with nothing to send may not have met its parent since that came back.
-                let is_waiting = trouble.what == "link" && trouble.remedy == Remedy::Retry;
-                let sound = lock(&self.oracle).is_sound(object);
-                ensure(!sound || is_waiting, "nothing sound ends stopped", || {
+            while let Some((object, trouble)) = self.trouble(host)? {
+                let pauses = trouble.remedy == Remedy::Retry && self.runner.now() < until;
+                ensure(pauses, "nothing sound ends stopped", || {
                     format!("object {object}: {}: {}", trouble.what, trouble.reason)
                 })?;
+                self.run_until(self.runner.now() + ARRIVAL_ASKED_EVERY)?;
             }
         }
         Ok(())
+    }
+
+    /// Something sound on a host that does not work.
+    fn trouble(&mut self, host: usize) -> Result<Option<(usize, Trouble)>, Broken> {
+        let troubles = self.ask(host, Order::Troubles)?;
+        let oracle = lock(&self.oracle);
+        // A link with nothing to send may not have met its parent since that came back.
+        let is_idle = |trouble: &Trouble| trouble.what == "link" && trouble.remedy == Remedy::Retry;
+        let mut sound = troubles.into_iter().filter(|(object, _)| oracle.is_sound(*object));
+        Ok(sound.find(|(_, trouble)| !is_idle(trouble)))
     }
 
     pub(super) fn check_folds(&mut self) -> Result<(), Broken> {
