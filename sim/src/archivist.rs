@@ -31,7 +31,9 @@ impl<E: Env> Archivist<E> {
     pub(crate) async fn archive(self, batches: u64) -> Result<(), Broken> {
         let Err(error) = self.try_to_archive(batches).await else { return Ok(()) };
         let is_damage = matches!(error.remedy(), Remedy::Restore | Remedy::Bug);
-        ensure(!is_damage, PROMISE, || format!("object {}: the second met {}", self.object.id(), chain(&error)))
+        ensure(!is_damage, PROMISE, || {
+            format!("object {}: the second met {}", self.object.id(), chain(&error))
+        })
     }
 
     async fn try_to_archive(&self, batches: u64) -> cdc::Result<()> {

@@ -51,15 +51,45 @@ pub(crate) struct Transaction {
 
 #[derive(Clone, Debug)]
 enum Step {
-    InsertNote { id: i64, title: String, amount: Sqlite },
-    ReplaceNote { id: i64, title: String, amount: Sqlite },
-    RetitleNote { id: i64, title: String },
-    AmendNotes { from: i64, amount: Sqlite },
-    MoveNote { id: i64, to: i64 },
-    DeleteNotes { from: i64, to: i64 },
-    ReplaceTag { name: String, rank: i64, color: String },
-    DeleteTag { name: String },
-    Emit { document: String, before: Option<Value>, after: Option<Value> },
+    InsertNote {
+        id: i64,
+        title: String,
+        amount: Sqlite,
+    },
+    ReplaceNote {
+        id: i64,
+        title: String,
+        amount: Sqlite,
+    },
+    RetitleNote {
+        id: i64,
+        title: String,
+    },
+    AmendNotes {
+        from: i64,
+        amount: Sqlite,
+    },
+    MoveNote {
+        id: i64,
+        to: i64,
+    },
+    DeleteNotes {
+        from: i64,
+        to: i64,
+    },
+    ReplaceTag {
+        name: String,
+        rank: i64,
+        color: String,
+    },
+    DeleteTag {
+        name: String,
+    },
+    Emit {
+        document: String,
+        before: Option<Value>,
+        after: Option<Value>,
+    },
     Undone(Vec<Self>),
     /// The schema changes around the captured tables.
     Redesign(&'static str),
@@ -113,7 +143,8 @@ impl Workload {
     fn plain_step(&mut self, documents: &Documents) -> Step {
         let id = self.note_id();
         if self.random.chance(2) {
-            return Step::Redesign(*self.random.pick(&REDESIGNS));
+            let statement = self.random.pick(&REDESIGNS);
+            return Step::Redesign(statement);
         }
         match self.random.between(0, if self.emits { 11 } else { 10 }) {
             0..=2 => Step::InsertNote { id, title: self.title(), amount: self.amount() },
@@ -262,7 +293,9 @@ impl Step {
                 ("INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3)", vec![text(name), int(rank), text(color)])
             }
             Self::DeleteTag { name } => ("DELETE FROM tags WHERE name = ?1", vec![text(name)]),
-            Self::Emit { .. } | Self::Undone(_) | Self::Redesign(_) => unreachable!("it is no single statement"),
+            Self::Emit { .. } | Self::Undone(_) | Self::Redesign(_) => {
+                unreachable!("it is no single statement")
+            }
         }
     }
 

@@ -77,7 +77,9 @@ impl Tables {
         let next = self.by_object.range(self.turn..).next().map(|(at, _)| *at);
         self.turn = next.map_or(0, |at| at + 1);
         match next.and_then(|at| self.by_object.get_mut(&at).map(|table| (at, table))) {
-            Some((at, table)) if table.has_grown(store) => table.check(store, oracle, at, Log::MayBeLonger).map(drop),
+            Some((at, table)) if table.has_grown(store) => {
+                table.check(store, oracle, at, Log::MayBeLonger).map(drop)
+            }
             Some(_) | None => Ok(()),
         }
     }

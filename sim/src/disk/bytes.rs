@@ -46,7 +46,8 @@ impl Bytes {
         self.resize(self.len.max(offset + data.len()));
         let (mut offset, mut rest) = (offset, data);
         while !rest.is_empty() {
-            let (within, chunk) = (offset % CHUNK, self.chunks.get_mut(offset / CHUNK).expect("it has grown"));
+            let (within, chunk) =
+                (offset % CHUNK, self.chunks.get_mut(offset / CHUNK).expect("it has grown"));
             let (part, after) = rest.split_at(rest.len().min(CHUNK - within));
             chunk.get_mut(within..within + part.len()).expect("it lies within").copy_from_slice(part);
             offset += part.len();
@@ -99,7 +100,8 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let at = 0..3 * CHUNK;
         prop_oneof![
-            (at.clone(), any::<u8>(), at.clone()).prop_map(|(offset, byte, len)| Step::Write(offset, byte, len)),
+            (at.clone(), any::<u8>(), at.clone())
+                .prop_map(|(offset, byte, len)| Step::Write(offset, byte, len)),
             at.clone().prop_map(Step::Resize),
             (0..24 * CHUNK).prop_map(Step::Flip),
         ]

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cdc_model::fault;
@@ -239,7 +239,8 @@ impl<'o> Swarm<'o> {
         let done = match until {
             None => self.run(cases(options, range), Some(runs_of(options, most))),
             Some(until) => {
-                let cases = Balanced { options, spent: Arc::clone(&self.spent), next: BTreeMap::new(), range };
+                let cases =
+                    Balanced { options, spent: Arc::clone(&self.spent), next: BTreeMap::new(), range };
                 self.run(cases.take_while(move |_| Instant::now() < until), None)
             }
         };

@@ -32,3 +32,26 @@ fn what_was_attached_is_captured_after_a_loss_of_power() {
         assert!(triggers > 0, "{journal}: nothing is captured any more");
     }
 }
+
+/// With less than FULL, SQLite syncs a rollback journal once: the count of its pages may outlive the pages, and what is
+/// rolled back after that damages the database.
+#[test]
+fn a_trim_syncs_the_pages_of_its_journal_before_their_count() {
+    disk::install(7);
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::mount(folder.path(), Random::stream(7, "trim"), Faults::default());
+    let (database, log) = (folder.path().join("app.db"), folder.path().join("log.db"));
+    let app = Connection::open(&database).unwrap();
+    app.execute_batch("CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT)").unwrap();
+    let clock = Clock::from_fn(|| Timestamp::new(1_700_000_000_000));
+    let id = "https://sim.test/app".parse().unwrap();
+    let mut attached = Attached::open(&database, &log, &id, Tables::All, &clock).unwrap();
+    attached.install().unwrap();
+    let numbers = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300)";
+    app.execute_batch(&format!("{numbers} INSERT INTO notes SELECT i, i FROM n")).unwrap();
+    while attached.look().unwrap().drained.more {}
+    let before = disk.counts().syncs;
+    assert!(attached.trim().unwrap() > 0);
+    // Of the log, of the journal's pages and of its folder, of their count, and of the database.
+    assert_eq!(disk.counts().syncs - before, 5);
+}

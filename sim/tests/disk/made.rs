@@ -7,7 +7,7 @@ use sim::disk::{self, CrashMode, Disk, Fates, Faults};
 
 /// Opens the log and writes to it, as often as it takes.
 fn write(path: &std::path::Path, clock: &Clock) -> Log {
-    let id = "https://sim.test/made".parse().unwrap();
+    let id = "https://sim.test/made".parse().expect("it is an id");
     loop {
         if let Ok(mut log) = Log::open(path, &id, clock)
             && log.write(|tx| tx.emit(&Emit::insert("things", "1", &7)?)).is_ok()

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::svg::{bars, curve, escaped};
 use super::{Failed, Report, faults_by_kind, grouped, text, time};
+use crate::supervise::tally::Share;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1c2430; --dim: #5c6675; --paper: #fbfbf9; --rule: #d9dce1; --go: #2f6f8f;
@@ -33,6 +34,7 @@ pub(super) fn rendered(report: &Report) -> String {
     put(&mut page, &format!("<style>{STYLE}</style>"));
     head(report, &mut page);
     tiles(report, &mut page);
+    runners(report, &mut page);
     put(&mut page, "<h2>Runs over time</h2>");
     put(&mut page, &curve(&report.curve));
     put(&mut page, "<h2>What went wrong on purpose</h2>\n<p class=\"note\">Bars are of magnitudes.</p>");
@@ -45,6 +47,22 @@ pub(super) fn rendered(report: &Report) -> String {
     failures(&report.failures, &mut page);
     put(&mut page, "</html>");
     page
+}
+
+fn runners(report: &Report, page: &mut String) {
+    put(
+        page,
+        "<table><tr><th>Runner<th>Runs<th>Processor<th>Simulated<th>Crashes<th>Partitions<th>Lost acks",
+    );
+    for (runner, share) in &report.tally.by_runner {
+        let Share { runs, simulated_ms, process_cpu_ms, crashes, partitions, lost_acks } = *share;
+        let times = format!("<td>{}<td>{}", time(process_cpu_ms), time(simulated_ms));
+        let counts =
+            [crashes, partitions, lost_acks].map(|count| format!("<td class=\"number\">{}", grouped(count)));
+        let (name, counts) = (runner.name(), counts.concat());
+        put(page, &format!("<tr><td>{name}<td class=\"number\">{}{times}{counts}", grouped(runs)));
+    }
+    put(page, "</table>");
 }
 
 fn put(page: &mut String, line: &str) {
