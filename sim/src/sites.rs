@@ -16,6 +16,7 @@ pub const FAULT_POINTS: &[&str] = &[
 /// What `reached!` names: each has to be passed.
 pub const REACHED: &[&str] = &[
     "append.found-its-own",
+    "archive.another-was-first",
     "archive.tried-again",
     "commit.created-again",
     "commit.found-its-own",

@@ -26,7 +26,9 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, warehouse: Warehouse, 
     loop {
         match archive_until_stopped(&object, &warehouse, &settings, &mut pause).await {
             Ok(()) => return,
-            Err(error) if may_pass(&error) => {
+            // The table has moved on, which may be the work of somebody who archives this same history. The log says.
+            Err(error) if error.remedy() == Remedy::Recut => reached!("archive.another-was-first"),
+            Err(error) if error.remedy() == Remedy::Retry => {
                 reached!("archive.tried-again");
                 object.set_failed("archive", &error);
                 flush.borrow_and_update();
@@ -42,12 +44,6 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, warehouse: Warehouse, 
             Err(error) => return object.set_failed("archive", &error),
         }
     }
-}
-
-/// Whether it is to be tried again: also when the table has moved on, which may be the work of somebody who archives
-/// this same history; whether it is, is asked then.
-fn may_pass(error: &Error) -> bool {
-    matches!(error.remedy(), Remedy::Retry | Remedy::Recut)
 }
 
 async fn archive_until_stopped<E: Env>(
