@@ -3,7 +3,7 @@
 
 use cdc::{Env, Object};
 use cdc_iceberg::{Archive, Components, Storage};
-use cdc_model::{Batch, Cursor, Mark, Position, Record, Remedy, Sequence};
+use cdc_model::{Batch, Cursor, Mark, Remedy, Sequence};
 use futures_util::TryStreamExt as _;
 
 use crate::failure::{Broken, chain, ensure};
@@ -54,11 +54,7 @@ impl<E: Env> Archivist<E> {
         let records = page.map(|page| page.records).unwrap_or_default();
         let Some(epoch) = records.first().map(|record| record.epoch) else { return Ok(None) };
         let after = mark.unwrap_or_else(|| Mark::start(epoch)).position();
-        let step = |at: Position, record: &Record| Position {
-            sequence: record.sequence,
-            digest: record.digest(at.digest),
-        };
-        let through = records.iter().fold(after, step);
+        let through = records.iter().fold(after, |at, record| record.position_after(at));
         let sender = self.object.id().clone();
         Ok(Some(Batch { sender, generation: 1, epoch, after, through, records, kept_back: 0 }))
     }

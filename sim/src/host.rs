@@ -117,6 +117,7 @@ impl Host {
         self.start_writers(&env, &objects, applications);
         self.start_consumers(&env, &objects);
         self.start_readers(&env, &objects);
+        let mut archivists = self.random.branch(ARCHIVISTS);
         while let Some(order) = inbox.recv().await {
             match order {
                 Order::Troubles(way) => drop(way.send(self.troubles(&cdc))),
@@ -132,8 +133,7 @@ impl Host {
                     let object = objects.iter().find(|(object, _)| *object == at);
                     if let (Some((_, object)), Some(storage)) = (object, &self.storage) {
                         let archivist = Archivist::new(env.clone(), object.clone(), storage.clone());
-                        let (mut random, oracle) = (self.random.branch(ARCHIVISTS), Arc::clone(&self.oracle));
-                        let batches = random.between(1, 4);
+                        let (batches, oracle) = (archivists.between(1, 4), Arc::clone(&self.oracle));
                         env.spawn(async move {
                             let archived = archivist.archive(batches).await;
                             lock(&oracle).note(archived);

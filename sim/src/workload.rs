@@ -244,9 +244,6 @@ impl Step {
             steps.iter().try_for_each(|step| step.run(tx))?;
             return tx.execute_batch(UNDO);
         }
-        if let Self::Redesign(sql) = self {
-            return tx.execute_batch(sql);
-        }
         let (sql, values) = self.statement();
         tx.execute(sql, params_from_iter(values)).map(drop)
     }
@@ -256,9 +253,6 @@ impl Step {
             conn.execute_batch(UNDONE)?;
             steps.iter().try_for_each(|step| step.run_plain(conn))?;
             return conn.execute_batch(UNDO);
-        }
-        if let Self::Redesign(sql) = self {
-            return conn.execute_batch(sql);
         }
         let (sql, values) = self.statement();
         conn.execute(sql, params_from_iter(values)).map(drop)
@@ -293,7 +287,8 @@ impl Step {
                 ("INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3)", vec![text(name), int(rank), text(color)])
             }
             Self::DeleteTag { name } => ("DELETE FROM tags WHERE name = ?1", vec![text(name)]),
-            Self::Emit { .. } | Self::Undone(_) | Self::Redesign(_) => {
+            Self::Redesign(sql) => (sql, Vec::new()),
+            Self::Emit { .. } | Self::Undone(_) => {
                 unreachable!("it is no single statement")
             }
         }

@@ -23,7 +23,8 @@ const CI_SEEDS: &str = "12";
 const CI_MUTANTS: &str = "ack-without-commit,body-written-anew,checkpoint-before-effect,cursor-read-again,\
                           digest-of-sent-rows-only,drained-row-left,hop-sets-event-time,kept-back-not-counted,\
                           log-time-goes-back,origin-mark-not-moved,records-swapped,rollback-commits,\
-                          route-not-extended,schema-record-dropped,stored-not-counted,tail-moved-before-commit";
+                          route-not-extended,row-digest-not-verified,schema-record-dropped,stored-not-counted,\
+                          tail-moved-before-commit,trimmed-before-drained";
 /// Seeds after which a mutant has survived there.
 const CI_MUTANT_SEEDS_MAX: &str = "60";
 /// Where plans that once failed are kept.

@@ -35,7 +35,7 @@
 //!     origin_timestamp: Timestamp::new(1_705_276_800_000),
 //!     body: Body::parse(body)?,
 //! };
-//! let through = Position { sequence: record.sequence, digest: record.digest(Position::START.digest) };
+//! let through = record.position_after(Position::START);
 //! let records = vec![record.clone()];
 //! let batch = Batch { sender: id, generation: 1, epoch, after: Position::START, through, records, kept_back: 0 };
 //! archive.append(&batch).await?;

@@ -190,7 +190,7 @@ mod tests {
             origin_timestamp: Timestamp::ZERO,
             body: Body::parse(body).unwrap(),
         };
-        let through = Position { sequence: Sequence::new(1), digest: record.digest(Position::START.digest) };
+        let through = record.position_after(Position::START);
         let records = vec![record];
         let batch = Batch {
             sender: id,

@@ -65,9 +65,7 @@ fn refused(error: rusqlite::Error, path: &Path) -> Error {
 /// back what is in the log by then. The first sync of a WAL syncs the folder as well, but an error of that is told to
 /// nobody. So before there is a log the change is made with `EXTRA`, and again if that failed.
 fn write_ahead(conn: &Connection, path: &Path) -> Result<()> {
-    let log = conn.prepare("SELECT 1 FROM sqlite_master WHERE name = '_cdc_log'");
-    let is_new = !log.and_then(|mut log| log.exists([])).map_err(|error| refused(error, path))?;
-    if is_new {
+    if !has_log(conn).map_err(|error| refused(error, path))? {
         conn.pragma_update(None, "synchronous", "extra")?;
         let changed = set_journal_mode(conn, "delete").map_err(Error::Sqlite);
         // Others who have it open already are in WAL mode.
@@ -80,6 +78,10 @@ fn write_ahead(conn: &Connection, path: &Path) -> Result<()> {
         "wal" => Ok(()),
         _ => Err(Error::NoWriteAheadLog { path: path.to_owned(), mode }),
     }
+}
+
+fn has_log(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.prepare("SELECT 1 FROM pragma_table_info('_cdc_log')")?.exists([])
 }
 
 /// When the disk fails, the change is given up as the statement ends, after its answer.
@@ -99,7 +101,7 @@ pub(crate) fn prepare(conn: &Connection, path: &Path, id: &ObjectId) -> Result<E
 }
 
 fn prepare_in(conn: &Connection, path: &Path, id: &ObjectId) -> Result<Epoch> {
-    let was_there = conn.prepare("SELECT 1 FROM pragma_table_info('_cdc_log')")?.exists([])?;
+    let was_there = has_log(conn)?;
     conn.execute_batch(TABLES)?;
     let format: Option<i64> = meta(conn, "format")?;
     if format.is_some_and(|format| format > FORMAT) {

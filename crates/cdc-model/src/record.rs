@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 
 use crate::event::change_of;
 use crate::{
-    Body, ChangeBody, ChangeEvent, Content, Cursor, Digest, Epoch, Error, EventId, ObjectId, Sequence,
-    Timestamp, json,
+    Body, ChangeBody, ChangeEvent, Content, Cursor, Digest, Epoch, Error, EventId, ObjectId, Position,
+    Sequence, Timestamp, json,
 };
 
 /// Where an event comes from and which way it came. Shared by all records of one origin and route.
@@ -100,6 +100,12 @@ impl Record {
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.origin.route.is_empty()
+    }
+
+    /// Where a log stands with this record, from where it stood before it.
+    #[must_use]
+    pub fn position_after(&self, before: Position) -> Position {
+        Position { sequence: self.sequence, digest: self.digest(before.digest) }
     }
 
     /// The log's running digest after this record, from the one before it.

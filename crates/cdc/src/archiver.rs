@@ -136,11 +136,7 @@ async fn cut<E: Env>(object: &Arc<Shared<E>>, mark: Mark, events_max: u64) -> Re
             let limit =
                 Limit { records: usize::try_from(events_max).unwrap_or(usize::MAX), bytes: COMMIT_BYTES_MAX };
             let records = node.log().read(mark.sequence, limit)?;
-            let step = |at: Position, record: &cdc_model::Record| Position {
-                sequence: record.sequence,
-                digest: record.digest(at.digest),
-            };
-            let through = records.iter().fold(mark.position(), step);
+            let through = records.iter().fold(mark.position(), |at, record| record.position_after(at));
             let (epoch, after) = (mark.epoch, mark.position());
             Ok(Batch { sender, generation: 1, epoch, after, through, records, kept_back: 0 })
         })

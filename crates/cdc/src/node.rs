@@ -94,10 +94,7 @@ impl Node {
         let mut decided = self.decided.unwrap_or(tail);
         while decided.sequence < self.log().tail().sequence {
             let records = self.log().read(decided.sequence, Limit::default())?;
-            decided = records.iter().fold(decided, |at, record| Position {
-                sequence: record.sequence,
-                digest: record.digest(at.digest),
-            });
+            decided = records.iter().fold(decided, |at, record| record.position_after(at));
             self.hot.log_mut().transact(|log| run_stages(log, &stages, &records, decided.sequence))?;
         }
         self.hot.log_mut().transact(|log| put_cursor(log, decided.sequence))?;
@@ -368,7 +365,7 @@ fn before_next_of_a_child(log: &Log, mut at: Position) -> Result<Position> {
             if !record.is_own() {
                 return Ok(at);
             }
-            at = Position { sequence: record.sequence, digest: record.digest(at.digest) };
+            at = record.position_after(at);
         }
     }
     Ok(at)
