@@ -19,7 +19,7 @@
 //! ```
 //! use sim::disk::{self, CrashMode, Disk, Faults};
 //!
-//! disk::install(7);
+//! let _installed = disk::install(7);
 //! let folder = tempfile::tempdir()?;
 //! let disk = Disk::mount(folder.path(), sim::Random::stream(7, "disk"), Faults::default());
 //! let conn = rusqlite::Connection::open(folder.path().join("a.db"))?;
@@ -61,7 +61,7 @@ pub use process::{set_time, sleeps};
 mod shm;
 mod state;
 mod vfs;
-pub use vfs::install;
+pub use vfs::{Installed, install};
 
 use crash::Dice;
 use state::Shared;

@@ -158,6 +158,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<'p, R: Runner> World<'p, R> {
     /// Runs a plan from the beginning to the end.
     pub(crate) fn run(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Outcome, Box<Failure>> {
+        let _installed = disk::install(plan.seed);
         let mut story = VecDeque::new();
         let mut reached = Outcome::default();
         let done = Self::new(plan, runner, traffic).and_then(|mut world| {
@@ -178,7 +179,6 @@ impl<'p, R: Runner> World<'p, R> {
 
     fn new(plan: &'p FaultPlan, runner: R, traffic: Traffic) -> Result<Self, Broken> {
         let (seed, options) = (plan.seed, &plan.options);
-        disk::install(seed);
         fault::plant(Some(fault::Faults {
             seed,
             active_percent: options.sites.active_percent,

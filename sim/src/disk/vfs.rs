@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use rusqlite::ffi;
 
@@ -17,20 +17,31 @@ const NAME: &CStr = c"simdisk";
 const PATH_BYTES_MAX: c_int = 1024;
 
 static REGISTERED: Once = Once::new();
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The right to draw from SQLite's one source of randomness, which belongs to the process: another [`install`] waits
+/// until this is dropped. Connections are to be closed before it is.
+#[derive(Debug)]
+#[must_use = "without it another world of this process draws from the same randomness"]
+pub struct Installed {
+    _alone: MutexGuard<'static, ()>,
+}
 
 /// Makes the simulated disks SQLite's default VFS, once for the process and for good, and seeds what SQLite draws:
 /// salts, nonces, names of temporary files, `random()`. To be called before the first connection is opened, and again
-/// for each world of its own.
+/// for each world of its own; waits until the world before it has ended.
 ///
 /// # Panics
 ///
 /// SQLite cannot be initialized or refuses the VFS.
-pub fn install(seed: u64) {
+pub fn install(seed: u64) -> Installed {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     process::seed_randomness(seed);
     REGISTERED.call_once(register);
     // SAFETY: no bytes are asked for, so the buffer may be null; SQLite then forgets the state of its generator,
     // which takes a new one from `xRandomness` of the default VFS.
     unsafe { ffi::sqlite3_randomness(0, std::ptr::null_mut()) };
+    Installed { _alone: alone }
 }
 
 fn register() {

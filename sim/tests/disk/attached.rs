@@ -8,7 +8,7 @@ use sim::disk::{self, CrashMode, Disk, Fates, Faults};
 
 #[test]
 fn what_was_attached_is_captured_after_a_loss_of_power() {
-    disk::install(7);
+    let _installed = disk::install(7);
     let folder = tempfile::tempdir().unwrap();
     for journal in ["delete", "truncate", "persist", "wal"] {
         let root = folder.path().join(journal);
@@ -37,7 +37,7 @@ fn what_was_attached_is_captured_after_a_loss_of_power() {
 /// rolled back after that damages the database.
 #[test]
 fn a_trim_syncs_the_pages_of_its_journal_before_their_count() {
-    disk::install(7);
+    let _installed = disk::install(7);
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::mount(folder.path(), Random::stream(7, "trim"), Faults::default());
     let (database, log) = (folder.path().join("app.db"), folder.path().join("log.db"));

@@ -74,9 +74,8 @@ fn slots_of(number: u64) -> impl Iterator<Item = u64> {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use super::{check, commit};
+    use crate::bench::Bench;
 
     #[test]
     fn the_checker_finds_what_is_missing_or_too_much() {
@@ -89,7 +88,8 @@ mod tests {
             "UPDATE first SET number = number + 1",
             "DROP TABLE slot",
         ] {
-            let mut conn = Connection::open_in_memory().expect("memory");
+            let bench = Bench::new(1);
+            let mut conn = bench.open("a.db", "").expect("sound");
             (1..=9).for_each(|number| commit(&mut conn, number).expect("sound"));
             assert_eq!(check(&conn), Ok(9));
             conn.execute_batch(tampering).expect("sound");

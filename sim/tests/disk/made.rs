@@ -19,7 +19,7 @@ fn write(path: &std::path::Path, clock: &Clock) -> Log {
 
 #[test]
 fn what_is_written_stays_whichever_sync_failed_before() {
-    disk::install(7);
+    let _installed = disk::install(7);
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::from_fn(|| Timestamp::new(1_700_000_000_000));
     for seed in 0..400 {
