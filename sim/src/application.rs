@@ -32,6 +32,41 @@ const VACUUMS_PERCENT: u64 = 13;
 /// Up to here it changes its journal instead.
 const FLIPS_PERCENT: u64 = 17;
 
+/// After how many of a hundred transactions it changes the captured tables, if it does that.
+const REDESIGNS_PERCENT: u64 = 4;
+
+/// The stream of random numbers of those changes.
+const DESIGNS: usize = usize::MAX / 11;
+
+/// A change of the captured tables.
+#[derive(Clone, Copy, Debug)]
+enum Design {
+    Sql(&'static str),
+    /// One of the triggers that capture is gone.
+    TriggerDropped(u32),
+}
+
+/// The ways in which tools and people change tables: columns, keys' order, the rebuild that ORMs do.
+const DESIGNS_OF_TABLES: [Design; 9] = [
+    Design::Sql("ALTER TABLE notes ADD COLUMN more"),
+    Design::Sql("ALTER TABLE notes ADD COLUMN grade INTEGER NOT NULL DEFAULT 7"),
+    Design::Sql("ALTER TABLE tags ADD COLUMN more TEXT DEFAULT 'none'"),
+    Design::Sql("ALTER TABLE notes RENAME COLUMN more TO less"),
+    Design::Sql("ALTER TABLE tags RENAME COLUMN more TO \"the \"\"rest\""),
+    Design::Sql(
+        "CREATE TABLE rebuilt(id INTEGER PRIMARY KEY, title TEXT, amount);
+         INSERT INTO rebuilt SELECT id, title, amount FROM notes;
+         DROP TABLE notes;
+         ALTER TABLE rebuilt RENAME TO notes",
+    ),
+    Design::Sql(
+        "CREATE TRIGGER IF NOT EXISTS shouts AFTER INSERT ON tags WHEN NEW.color = 'a' BEGIN
+                     UPDATE tags SET color = 'A' WHERE name = NEW.name; END",
+    ),
+    Design::TriggerDropped(0),
+    Design::TriggerDropped(3),
+];
+
 /// The application of one database, while its process lives.
 #[derive(Debug)]
 pub(crate) struct Application<E> {
@@ -40,14 +75,18 @@ pub(crate) struct Application<E> {
     journal: Journal,
     synchronous: &'static str,
     may_flip: bool,
+    may_redesign: bool,
     random: Random,
+    /// When it changes its tables, and how.
+    designs: Random,
     conn: Option<Connection>,
 }
 
 impl<E: Env> Application<E> {
-    pub(crate) const fn new(env: E, database: PathBuf, habits: Habits, random: Random) -> Self {
-        let Habits { journal, synchronous, may_flip } = habits;
-        Self { env, database, journal, synchronous, may_flip, random, conn: None }
+    pub(crate) fn new(env: E, database: PathBuf, habits: Habits, random: Random) -> Self {
+        let Habits { journal, synchronous, may_flip, may_redesign } = habits;
+        let designs = random.branch(DESIGNS);
+        Self { env, database, journal, synchronous, may_flip, may_redesign, random, designs, conn: None }
     }
 
     pub(crate) fn database(&self) -> &Path {
@@ -69,11 +108,7 @@ impl<E: Env> Application<E> {
     pub(crate) async fn run(&mut self, transaction: Transaction) -> Option<bool> {
         let committed = self.transact(transaction).await;
         match self.random.between(1, 100) {
-            ..=REOPENS_PERCENT => {
-                if let Some(conn) = self.conn.take() {
-                    self.env.blocking(move || drop(conn));
-                }
-            }
+            ..=REOPENS_PERCENT => self.close(),
             ..=VACUUMS_PERCENT if committed.is_some() => drop(self.on_disk(vacuum).await),
             ..=FLIPS_PERCENT if committed.is_some() && self.may_flip => {
                 self.journal = *self.random.pick(&Journal::ALL);
@@ -84,6 +119,35 @@ impl<E: Env> Application<E> {
             _ => {}
         }
         committed
+    }
+
+    fn close(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.env.blocking(move || drop(conn));
+        }
+    }
+
+    /// Whether it is time to change the captured tables.
+    pub(crate) fn is_to_redesign(&mut self) -> bool {
+        self.may_redesign && self.designs.chance(REDESIGNS_PERCENT)
+    }
+
+    /// Changes the captured tables, or what captures them. What does not fit them, or is kept from it by somebody's
+    /// lock, is not done. Gives whether it was.
+    pub(crate) async fn redesign(&mut self) -> bool {
+        let design = *self.designs.pick(&DESIGNS_OF_TABLES);
+        let changed = self.on_disk(move |conn| {
+            let script = match design {
+                Design::Sql(script) => script.to_owned(),
+                Design::TriggerDropped(nth) => trigger_dropped(conn, nth)?,
+            };
+            let changed = conn.execute_batch(&format!("BEGIN IMMEDIATE; {script}; COMMIT"));
+            if changed.is_err() && !conn.is_autocommit() {
+                conn.execute_batch("ROLLBACK")?;
+            }
+            changed
+        });
+        changed.await.is_ok()
     }
 
     async fn transact(&mut self, transaction: Transaction) -> Option<bool> {
@@ -194,6 +258,13 @@ fn settle(conn: &Connection) -> rusqlite::Result<u32> {
         Ok(number)
     });
     settled.or_else(|error| conn.execute_batch("ROLLBACK").and(Err(error)))
+}
+
+fn trigger_dropped(conn: &Connection, nth: u32) -> rusqlite::Result<String> {
+    let named =
+        "SELECT 'DROP TRIGGER ' || name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_cdc\\_%'
+                 ESCAPE '\\' ORDER BY name LIMIT 1 OFFSET ?1";
+    conn.query_row(named, [nth], |row| row.get(0))
 }
 
 fn vacuum(conn: &Connection) -> rusqlite::Result<()> {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cdc::{
-    Aggregate, ArchiveSettings, AttachOptions, Cdc, Env, Filter, FilterStage, LinkOptions, Object, Settings,
-    Stage, Trouble,
+    Aggregate, ArchiveSettings, AttachOptions, Cdc, Deadline, Env, Filter, FilterStage, LinkOptions, Object,
+    Settings, Stage, Trouble,
 };
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
@@ -37,6 +38,8 @@ pub(crate) const ANSWER_TIMEOUT_MS: u64 = 400;
 /// Archived at the latest after this long.
 const ARCHIVE_INTERVAL_MS: u64 = 2_000;
 
+const ONE_PARENT: &str = "an object keeps its parent";
+
 const ALONE: &str = "one engine at a time serves a project";
 
 /// What a process is started with.
@@ -48,9 +51,24 @@ pub(crate) struct Host {
     pub(crate) options: Options,
     /// Feeds this life's writers.
     pub(crate) random: Random,
+    /// Held by whoever reads a log beside the engine, in a connection of his own.
+    pub(crate) readers: Arc<Readers>,
     pub(crate) oracle: Arc<Mutex<Oracle>>,
     pub(crate) storage: Option<Storage>,
     pub(crate) news: mpsc::UnboundedSender<News>,
+}
+
+/// Those who read logs beside an engine, in connections of their own, until their process closes.
+#[derive(Debug, Default)]
+pub(crate) struct Readers {
+    is_closing: AtomicBool,
+}
+
+impl Readers {
+    /// To be held while one reads; `None` when it is too late to begin.
+    fn begin(self: &Arc<Self>) -> Option<Weak<Self>> {
+        (!self.is_closing.load(Ordering::Relaxed)).then(|| Arc::downgrade(self))
+    }
 }
 
 /// How a process reaches others and is reached by them.
@@ -69,6 +87,8 @@ pub(crate) enum News {
     Up { host: usize, orders: mpsc::UnboundedSender<Order> },
     /// An object is open.
     Opened { object: usize },
+    /// It has closed everything in order, and is to be down for so long.
+    Closed { host: usize, down: Duration },
     /// Something could not be opened; it is tried again.
     Failed { host: usize, reason: String },
 }
@@ -80,6 +100,10 @@ pub(crate) enum Order {
     Troubles(oneshot::Sender<Vec<(usize, Trouble)>>),
     /// A second engine over the same objects, which must not open.
     SecondEngine,
+    /// Empty what is under way, as far as that can be done in so long, and close.
+    Shutdown { deadline: Deadline, down: Duration },
+    /// Another parent for an object.
+    Reparent { object: usize, to: usize },
     /// An archiver beside the engine's own.
     ArchiveAsWell(usize),
     /// The documents that an object's history adds up to, by source, collection and id.
@@ -129,14 +153,27 @@ impl Host {
                     });
                     lock(&self.oracle).note(refused);
                 }
+                Order::Shutdown { deadline, down } => {
+                    self.readers.is_closing.store(true, Ordering::Relaxed);
+                    // What was left is sent by the next life.
+                    drop(cdc.shutdown(deadline).await);
+                    while Arc::weak_count(&self.readers) > 0 {
+                        env.sleep(REOPEN_AFTER).await;
+                    }
+                    self.tell(News::Closed { host: self.host, down });
+                    return std::future::pending().await;
+                }
+                Order::Reparent { object, to } => self.reparent(&cdc, object, to).await,
                 Order::ArchiveAsWell(at) => {
                     let object = objects.iter().find(|(object, _)| *object == at);
+                    let reading = self.readers.begin();
                     if let (Some((_, object)), Some(storage)) = (object, &self.storage) {
                         let archivist = Archivist::new(env.clone(), object.clone(), storage.clone());
                         let (batches, oracle) = (archivists.between(1, 4), Arc::clone(&self.oracle));
                         env.spawn(async move {
                             let archived = archivist.archive(batches).await;
                             lock(&oracle).note(archived);
+                            drop(reading);
                         });
                     }
                 }
@@ -229,6 +266,10 @@ impl Host {
     async fn start_application<E: Env>(&self, env: &E, at: usize) -> Option<Application<E>> {
         let place = lock(&self.oracle).place(at).clone();
         let database = self.folder.join(place.tables_file(at));
+        if lock(&self.oracle).distrusts(at) {
+            // The folder of a process is always there.
+            drop(self.disk.remove(&database));
+        }
         let random = self.random.branch(APPLICATIONS).branch(at);
         let mut application = Application::new(env.clone(), database, place.attached?, random);
         let number = application.settle().await;
@@ -307,6 +348,20 @@ impl Host {
         builder.open().await
     }
 
+    /// Names another parent for an object that is open, which must be refused.
+    async fn reparent<E: Env>(&self, cdc: &Cdc<E>, object: usize, to: usize) {
+        let (id, parent) = {
+            let oracle = lock(&self.oracle);
+            (oracle.place(object).id.clone(), oracle.place(to).id.clone())
+        };
+        let moved = cdc.object(id.as_str()).context(&parent).open().await;
+        let refused = ensure(matches!(moved, Err(cdc::Error::OtherParent { .. })), ONE_PARENT, || {
+            let moved = moved.map(drop).map_err(|error| chain(&error));
+            format!("object {object} was to go to {to} and came to {moved:?}")
+        });
+        lock(&self.oracle).note(refused);
+    }
+
     fn start_writers<E: Env>(
         &self,
         env: &E,
@@ -373,6 +428,11 @@ impl Host {
             lock(&self.oracle).is_unsettled(at);
             let number = application.settle().await;
             lock(&self.oracle).last_committed(at, number);
+        } else if application.is_to_redesign() {
+            // Rows that change without an event of their own are found by comparison.
+            lock(&self.oracle).loosen(at);
+            let redesigned = application.redesign().await;
+            lock(&self.oracle).redesigns += u64::from(redesigned);
         }
     }
 
@@ -417,12 +477,14 @@ impl Host {
         };
         for (at, object) in read {
             let (mut random, ours) = (self.random.branch(READERS).branch(at), env.clone());
-            let oracle = Arc::clone(&self.oracle);
+            let (oracle, readers) = (Arc::clone(&self.oracle), Arc::clone(&self.readers));
             env.spawn(async move {
                 loop {
                     ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
+                    let Some(reading) = readers.begin() else { return };
                     // What fails comes again with the next round.
                     drop(read_along(&object, at, &oracle, random.between(1, 4)).await);
+                    drop(reading);
                 }
             });
         }

@@ -17,6 +17,7 @@ const ARRIVES: &str = "what is written arrives";
 const BEFORE: &str = "before continues after";
 const BELOW: &str = "events come from below";
 const CAPTURED: &str = "captured or not written";
+const CLOSED: &str = "a process that ends leaves nothing open";
 const CONSERVED: &str = "what is received is accounted for";
 const COUNT: &str = "a count is exact";
 const COVERS: &str = "a mark covers what is stored";
@@ -32,6 +33,7 @@ const NAMED: &str = "what a snapshot names is there";
 const NEVER_CHANGES: &str = "a committed file never changes";
 const NEWEST: &str = "valid through the newest row";
 const NO_COMMIT_LOST: &str = "no commit of another is lost";
+const ONE_PARENT: &str = "an object keeps its parent";
 const ONCE: &str = "every event once, in its origin's order";
 const READ: &str = "a replay reads what is stored";
 const REPLAYED: &str = "a replay gives each record once, in order";
@@ -59,9 +61,16 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
     mutant("project-not-locked", "one process serves a project", &[ALONE]),
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
+    mutant("closed-log-left-open", "what is closed is not open", &[CLOSED]),
+    mutant("second-parent-ignored", "nobody is told of a parent that is not taken", &[ONE_PARENT]),
     mutant("row-digest-not-verified", "a stored digest follows from the rows", &[ROT]),
     // Attached databases.
     mutant("capture-mark-not-moved", "the mark of a drain moves with its rows", &[CAPTURED, BEFORE]),
+    mutant(
+        "changed-schema-not-healed",
+        "triggers that are gone are made again",
+        &[ARRIVES, BEFORE, CAPTURED],
+    ),
     mutant("trimmed-before-drained", "what is trimmed was drained", &[CAPTURED, BEFORE]),
     // Sending.
     mutant("schema-record-dropped", "every row goes on", &[ONCE]),

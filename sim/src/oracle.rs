@@ -50,6 +50,8 @@ pub(crate) struct Known {
     pub(crate) copy: Option<Copied>,
     /// Whether its application does not know how its last transaction ended.
     unsettled: bool,
+    /// Whether the power went that its application's database was on, which is written without syncs.
+    distrusted: bool,
     /// What its own rows add up to, since these are all that is known of its tables.
     pub(crate) loose: Option<Documents>,
 }
@@ -74,6 +76,11 @@ struct Doubt {
 pub(crate) struct Copied {
     pub(crate) rows: usize,
     pub(crate) own_seen: usize,
+}
+
+impl Copied {
+    /// What an object begins with.
+    pub(crate) const NOTHING: Self = Self { rows: 0, own_seen: 0 };
 }
 
 /// The history that a rewind took back.
@@ -145,6 +152,10 @@ pub(crate) struct Oracle {
     pub(crate) commits: u64,
     pub(crate) facts: u64,
     pub(crate) records_read: u64,
+    /// Databases that applications have begun anew.
+    pub(crate) begun_anew: u64,
+    /// Changes of captured tables.
+    pub(crate) redesigns: u64,
 }
 
 impl Oracle {
@@ -171,6 +182,7 @@ impl Oracle {
                 rewound: None,
                 copy: None,
                 unsettled: false,
+                distrusted: false,
                 loose: None,
             }
         };
@@ -188,6 +200,8 @@ impl Oracle {
             commits: 0,
             facts: 0,
             records_read: 0,
+            begun_anew: 0,
+            redesigns: 0,
         }
     }
 
@@ -270,6 +284,14 @@ impl Oracle {
         if self.known(at).unsettled || habits.is_weak() {
             self.loosen(at);
         }
+        self.known(at).distrusted = habits.is_reckless();
+    }
+
+    /// Whether an application begins anew because nobody knows what its database is worth. It asks once.
+    pub(crate) fn distrusts(&mut self, at: usize) -> bool {
+        let distrusts = std::mem::take(&mut self.known(at).distrusted);
+        self.begun_anew += u64::from(distrusts);
+        distrusts
     }
 
     /// From now on an object's own rows need only continue each other: its database is no more what its transactions

@@ -60,6 +60,14 @@ pub struct Options {
     /// Of a hundred objects, how many are attached to a database that an application writes.
     #[serde(default)]
     pub attached_percent: u64,
+    /// Of a hundred of these, how many are written without any sync: after a loss of power their application begins
+    /// anew.
+    #[serde(default)]
+    pub reckless_percent: u64,
+    /// Of a hundred of these, in how many the application changes the captured tables now and then: their columns,
+    /// or what captures them.
+    #[serde(default)]
+    pub redesigned_percent: u64,
     /// Copies of owned objects' files in which bits rot at the end.
     #[serde(default)]
     pub rotten: u64,
@@ -183,6 +191,33 @@ pub enum FaultKind {
         power: bool,
         /// How long it is down.
         down_ms: u64,
+        /// So long after it is back the power goes, with what a killed process had written and not synced; 0: it does
+        /// not.
+        #[serde(default)]
+        again_ms: u64,
+    },
+    /// A process closes what it has open, in order, and ends.
+    Shutdown {
+        /// Which.
+        host: usize,
+        /// How long it may empty what is under way.
+        deadline_ms: u64,
+        /// How long it is down.
+        down_ms: u64,
+    },
+    /// Somebody names another parent for an object, which goes on below the one it has.
+    Reparent {
+        /// Which object.
+        object: usize,
+        /// The other parent.
+        to: usize,
+    },
+    /// The files of an object that the engine owns are gone when its process is back.
+    Destroy {
+        /// Which object.
+        object: usize,
+        /// How long the process is down.
+        down_ms: u64,
     },
     /// Two processes do not reach each other for a time.
     Partition {
@@ -280,6 +315,8 @@ impl FaultPlan {
             Random::stream(seed, "attached databases").pick(&[0, 0, 0, 0, 10, 30, 60, 100]).to_owned();
         options.attached_percent = attached;
         options.rotten = *Random::stream(seed, "rotten").pick(&[0, 0, 2, 8]);
+        options.reckless_percent = *Random::stream(seed, "reckless").pick(&[0, 0, 0, 30]);
+        options.redesigned_percent = *Random::stream(seed, "redesigned").pick(&[0, 0, 20, 60]);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut store = Random::stream(seed, "store rates");
         options.store.late = swarm(&mut store, 400);
@@ -295,6 +332,8 @@ impl FaultPlan {
         pauses(&mut classes, &options, &mut faults);
         others(&mut Random::stream(seed, "others"), &options, &mut faults);
         archivers(&mut Random::stream(seed, "archivers"), &options, &mut faults);
+        aftershocks(&mut Random::stream(seed, "aftershocks"), &mut faults);
+        endings(&mut Random::stream(seed, "endings"), &options, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
         Self { seed, options, faults, mutant: None }
     }
@@ -315,6 +354,7 @@ impl FaultPlan {
                 | FaultKind::Pause { host, .. }
                 | FaultKind::DiskFull { host, .. }
                 | FaultKind::ClockJump { host, .. }
+                | FaultKind::Shutdown { host, .. }
                 | FaultKind::SecondEngine { host } => *host = moved(*host),
                 FaultKind::Partition { one, other, .. } if linked.is_empty() => {
                     (*one, *other) = (moved(*one), moved(*other));
@@ -324,6 +364,8 @@ impl FaultPlan {
                 | FaultKind::SecondArchiver { .. }
                 | FaultKind::Vacuum { .. }
                 | FaultKind::Copy { .. }
+                | FaultKind::Reparent { .. }
+                | FaultKind::Destroy { .. }
                 | FaultKind::Rewind { .. } => {}
             }
         }
@@ -361,6 +403,8 @@ impl Options {
             count_percent: *random.pick(&[0, 0, 30]),
             consume_percent: *random.pick(&[0, 30]),
             attached_percent: 0,
+            reckless_percent: 0,
+            redesigned_percent: 0,
             rotten: 0,
             network: NetworkRates {
                 loss_per_10_000: swarm(random, 4_000),
@@ -427,6 +471,7 @@ fn crashes(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
             operation,
             power: random.chance(60),
             down_ms: random.between(0, every_ms.min(600)),
+            again_ms: 0,
         };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
     }
@@ -542,6 +587,43 @@ fn archivers(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     for _ in 0..swarm(random, 60) {
         let kind = FaultKind::SecondArchiver { object: random.place(options.objects) };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+    }
+}
+
+/// Of processes that are killed, some lose their power soon after they are back.
+fn aftershocks(random: &mut Random, faults: &mut [Fault]) {
+    if random.chance(50) {
+        return;
+    }
+    let longest_ms = magnitude(random, 4, 1_000);
+    for Fault { kind, .. } in faults {
+        if let FaultKind::Crash { power: false, again_ms, .. } = kind
+            && random.chance(60)
+        {
+            *again_ms = random.between(1, longest_ms);
+        }
+    }
+}
+
+/// Processes that end in order, and objects that end or are to go elsewhere.
+fn endings(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    let mut add = |at_ms, kind| faults.push(Fault { at_ms, kind });
+    for _ in 0..swarm(random, 8) {
+        let (host, down_ms) = (random.place(options.hosts), random.between(0, 300));
+        let deadline_ms = *random.pick(&[0, 20, 500, 3_000]);
+        let kind = FaultKind::Shutdown { host, deadline_ms, down_ms };
+        add(random.between(0, options.trouble_ms), kind);
+    }
+    for _ in 0..swarm(random, 8) {
+        let (object, to) = (random.place(options.objects), random.place(options.objects));
+        add(random.between(0, options.trouble_ms), FaultKind::Reparent { object, to });
+    }
+    if random.chance(10) && options.objects > 2 {
+        // Sometimes one, and sometimes two of adjacent levels.
+        for _ in 0..random.between(1, 3) {
+            let (object, down_ms) = (random.place(options.objects), random.between(0, 300));
+            add(random.between(0, options.trouble_ms), FaultKind::Destroy { object, down_ms });
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads what lies in an object's file, for the checkers: by SQL and JSON only, through a connection of its own.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::types::Value as Sqlite;
@@ -167,9 +168,9 @@ pub(crate) fn fact(stored: &str) -> Result<Fact, Broken> {
 /// The members in which the states of an update differ. The documents of this world have no deeper ones.
 fn changed(before: Option<&Value>, after: Option<&Value>) -> Option<Value> {
     let (before, after) = (before?.as_object()?, after?.as_object()?);
-    let mut names: Vec<_> = after.keys().filter(|name| before.get(*name) != after.get(*name)).collect();
-    names.sort();
-    Some(names.into_iter().map(|name| Value::from(name.as_str())).collect())
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let names = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    Some(names.map(|name| Value::from(name.as_str())).collect())
 }
 
 fn text(value: Option<&Value>) -> String {

@@ -102,6 +102,7 @@ fn add_crashes(plan: &mut FaultPlan, random: &mut Random, every_ms: u64) {
             operation: random.between(0, 300),
             power: random.chance(70),
             down_ms: random.between(0, 300),
+            again_ms: 0,
         };
         plan.faults.push(Fault { at_ms: random.between(0, trouble_ms), kind });
     }

@@ -35,18 +35,25 @@ pub(crate) struct Habits {
     pub(crate) synchronous: &'static str,
     /// Whether it changes its journal now and then.
     pub(crate) may_flip: bool,
+    /// Whether it changes the captured tables now and then.
+    pub(crate) may_redesign: bool,
 }
 
 impl Habits {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut Random, may_redesign: bool) -> Self {
         let journal = *random.pick(&Journal::ALL);
         let (is_weak, may_flip) = (random.chance(25), random.chance(30));
         match (is_weak, journal) {
-            (true, Journal::Wal) => Self { journal, synchronous: "normal", may_flip: false },
+            (true, Journal::Wal) => Self { journal, synchronous: "normal", may_flip: false, may_redesign },
             // The folder from which the journal was deleted is not synced.
-            (true, Journal::Delete) => Self { journal, synchronous: "full", may_flip: false },
-            _ => Self { journal, synchronous: "extra", may_flip },
+            (true, Journal::Delete) => Self { journal, synchronous: "full", may_flip: false, may_redesign },
+            _ => Self { journal, synchronous: "extra", may_flip, may_redesign },
         }
+    }
+
+    /// Whether a loss of power may damage the database.
+    pub(crate) fn is_reckless(self) -> bool {
+        self.synchronous == "off"
     }
 
     /// Whether a loss of power may take what was committed.
@@ -150,8 +157,13 @@ pub(crate) fn linked_hosts(seed: u64, options: &Options) -> Vec<(usize, usize)> 
 
 fn attach(seed: u64, options: &Options, places: &mut [Place]) {
     let mut random = Random::stream(seed, "attached");
+    let mut redesigned = Random::stream(seed, "redesigned");
+    let mut reckless = Random::stream(seed, "reckless");
     for place in places.iter_mut() {
-        let habits = Habits::draw(&mut random);
+        let mut habits = Habits::draw(&mut random, redesigned.chance(options.redesigned_percent));
+        if reckless.chance(options.reckless_percent) {
+            habits.synchronous = "off";
+        }
         if random.chance(options.attached_percent) {
             place.attached = Some(habits);
             // The project archives what is attached below a parent with its ancestors only.

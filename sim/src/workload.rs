@@ -264,11 +264,11 @@ impl Step {
         let text = |value: &String| Sqlite::Text(value.clone());
         match self {
             Self::InsertNote { id, title, amount } => (
-                "INSERT OR IGNORE INTO notes VALUES (?1, ?2, ?3)",
+                "INSERT OR IGNORE INTO notes(id, title, amount) VALUES (?1, ?2, ?3)",
                 vec![int(id), text(title), amount.clone()],
             ),
             Self::ReplaceNote { id, title, amount } => (
-                "INSERT OR REPLACE INTO notes VALUES (?1, ?2, ?3)",
+                "INSERT OR REPLACE INTO notes(id, title, amount) VALUES (?1, ?2, ?3)",
                 vec![int(id), text(title), amount.clone()],
             ),
             Self::RetitleNote { id, title } => {
@@ -284,7 +284,8 @@ impl Step {
                 ("DELETE FROM notes WHERE id BETWEEN ?1 AND ?2", vec![int(from), int(to)])
             }
             Self::ReplaceTag { name, rank, color } => {
-                ("INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3)", vec![text(name), int(rank), text(color)])
+                let sql = "INSERT OR REPLACE INTO tags(name, rank, color) VALUES (?1, ?2, ?3)";
+                (sql, vec![text(name), int(rank), text(color)])
             }
             Self::DeleteTag { name } => ("DELETE FROM tags WHERE name = ?1", vec![text(name)]),
             Self::Redesign(sql) => (sql, Vec::new()),

@@ -1,6 +1,7 @@
 //! The world of a plan, whatever runs its processes: what befalls them, what is looked at, how it ends.
 
 mod befalling;
+use befalling::Death;
 mod ending;
 mod looking;
 mod rotting;
@@ -98,6 +99,17 @@ enum Event {
     StoreBack,
 }
 
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// What it wrote stays, and stays unsynced.
+    Killed,
+    /// With what was not synced.
+    PowerLost,
+    /// In order.
+    Closed,
+}
+
 /// A process as the world sees it.
 #[derive(Debug)]
 struct Process {
@@ -108,8 +120,8 @@ struct Process {
     life: u64,
     is_up: bool,
     orders: Option<mpsc::UnboundedSender<Order>>,
-    /// How the armed crash ends it, and how long it is down.
-    armed: Option<(bool, Duration)>,
+    /// How the armed crash ends it.
+    armed: Option<Death>,
     /// An object whose copy is put back before the next start.
     put_back: Option<usize>,
     opened: BTreeSet<usize>,
@@ -335,6 +347,8 @@ impl<'p, R: Runner> World<'p, R> {
         }
         counts.insert("looks", self.looks.looks);
         counts.insert("records read along", oracle.records_read);
+        counts.insert("databases begun anew", oracle.begun_anew);
+        counts.insert("redesigned tables", oracle.redesigns);
         let sites = fault::sites().into_iter().map(|(name, site)| (name, (site.passed, site.fired)));
         Outcome {
             trace,
@@ -479,6 +493,7 @@ impl<'p, R: Runner> World<'p, R> {
             disk: process.disk.clone(),
             options: options.clone(),
             random: random.branch(2),
+            readers: Arc::default(),
             oracle: Arc::clone(&self.oracle),
             storage,
             news: self.tell.clone(),
@@ -505,6 +520,8 @@ impl<'p, R: Runner> World<'p, R> {
                 self.note(format!("host {host} is up"));
                 Ok(())
             }
+            News::Closed { host, .. } if !self.process(host).is_up => Ok(()),
+            News::Closed { host, down } => self.closed(host, down),
             News::Opened { object } => {
                 let host = lock(&self.oracle).place(object).host;
                 if !self.process(host).is_up {

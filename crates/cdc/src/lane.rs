@@ -32,6 +32,8 @@ struct Queue<T> {
     value: Option<T>,
     running: bool,
     closed: bool,
+    /// Tells who closes the lane, by being dropped, that the value is gone.
+    gone: Option<oneshot::Sender<()>>,
 }
 
 impl<T> Shared<T> {
@@ -42,7 +44,8 @@ impl<T> Shared<T> {
 
 impl<T: Send + 'static, E: Env> Lane<T, E> {
     pub(crate) fn new(value: T, env: E) -> Self {
-        let queue = Queue { jobs: VecDeque::new(), value: Some(value), running: false, closed: false };
+        let queue =
+            Queue { jobs: VecDeque::new(), value: Some(value), running: false, closed: false, gone: None };
         Self { shared: Arc::new(Shared { queue: Mutex::new(queue) }), env }
     }
 
@@ -90,7 +93,15 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
         let mut queue = self.shared.lock();
         if queue.closed && queue.jobs.is_empty() {
             queue.running = false;
+            let gone = queue.gone.take();
             drop(queue);
+            // On this thread, which may block, and before anybody is told.
+            if mutant!("closed-log-left-open") {
+                std::mem::forget(value);
+            } else {
+                drop(value);
+            }
+            drop(gone);
             return;
         }
         queue.value = Some(value);
@@ -104,7 +115,7 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
     fn abandon(&self) {
         let mut queue = self.shared.lock();
         queue.closed = true;
-        let left = (std::mem::take(&mut queue.jobs), queue.value.take());
+        let left = (std::mem::take(&mut queue.jobs), queue.value.take(), queue.gone.take());
         drop(queue);
         drop(left);
     }
@@ -112,17 +123,13 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
     /// Drops the value once the jobs already queued have run; later ones fail.
     pub(crate) async fn close(&self) {
         let shared = Arc::clone(&self.shared);
-        // The value is dropped by the turn that runs this last job, on a thread that may block.
-        let closed = self.run(move |_| shared.lock().closed = true);
-        drop(closed.await);
-        let (done, dropped) = oneshot::channel::<()>();
-        let shared = Arc::clone(&self.shared);
-        self.env.blocking(move || {
-            let value = shared.lock().value.take();
-            drop(value);
-            drop(done);
-        });
-        let _ended = dropped.await;
+        let (gone, dropped) = oneshot::channel::<()>();
+        self.push(Box::new(move |_| {
+            let mut queue = shared.lock();
+            queue.closed = true;
+            queue.gone = Some(gone);
+        }));
+        let _gone = dropped.await;
     }
 }
 
@@ -194,6 +201,27 @@ mod tests {
         next.await.unwrap();
         assert_eq!(lane.run(|value| *value).await.unwrap(), 1);
         lane.close().await;
+    }
+
+    #[tokio::test]
+    async fn jobs_that_come_while_a_lane_is_closed_end_too() {
+        let lane = Lane::new(0, Tokio::current());
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let mut blocks = std::pin::pin!(lane.run(move |_: &mut u32| drop(wait.recv())));
+        let mut closes = std::pin::pin!(lane.close());
+        let mut later: Vec<_> =
+            (0..3 * JOBS_PER_TURN).map(|_| Box::pin(lane.run(|value| *value += 1))).collect();
+        // Polled once each: queued, in this order.
+        tokio::select! { biased; _ = &mut blocks => {}, () = std::future::ready(()) => {} }
+        tokio::select! { biased; () = &mut closes => {}, () = std::future::ready(()) => {} }
+        for job in &mut later {
+            tokio::select! { biased; _ = job => {}, () = std::future::ready(()) => {} }
+        }
+        go.send(()).unwrap();
+        closes.await;
+        for job in later {
+            job.await.unwrap();
+        }
     }
 
     #[tokio::test]

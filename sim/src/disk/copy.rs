@@ -12,8 +12,8 @@ use super::{Disk, marker, process};
 /// The files that make up a database: itself, its WAL and its rollback journal.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-journal"];
 
-/// A copy of a database's files, as `cp` would take it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A copy of a database's files, as `cp` would take it; of none by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileCopy {
     files: [Option<Vec<u8>>; 3],
 }

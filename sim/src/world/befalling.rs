@@ -3,17 +3,38 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::disk::CrashMode;
+use cdc::Deadline;
+
+use crate::disk::{CrashMode, FileCopy};
 use crate::failure::{Broken, ensure};
 use crate::host::Order;
+use crate::oracle::Copied;
 use crate::plan::FaultKind;
 use crate::random::Random;
 use crate::store::StoreFaults;
-use crate::world::{Event, Runner, World, lock};
+use crate::world::{End, Event, Runner, World, lock};
+
+/// How a process ends that stays away for a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Death {
+    pub(super) end: End,
+    pub(super) down: Duration,
+    /// So long after it is back the power goes; not at all when zero.
+    pub(super) again: Duration,
+}
+
+impl Death {
+    /// It is killed, and back after a time.
+    pub(super) const fn kill(down: Duration) -> Self {
+        Self { end: End::Killed, down, again: Duration::ZERO }
+    }
+}
 
 impl<R: Runner> World<'_, R> {
     /// Ends a process at once.
-    pub(super) fn crash(&mut self, host: usize, power: bool, down: Duration) -> Result<(), Broken> {
+    pub(super) fn crash(&mut self, host: usize, death: Death) -> Result<(), Broken> {
+        let Death { end, down, again } = death;
+        let power = end == End::PowerLost;
         let process = self.processes.get_mut(host).expect("a host of this world");
         if !std::mem::take(&mut process.is_up) {
             return Ok(());
@@ -46,10 +67,19 @@ impl<R: Runner> World<'_, R> {
         let mode = if power { power_loss(&mut self.crashes) } else { CrashMode::Kill };
         let report = process.disk.crash(mode);
         let (lost, torn) = (report.lost, report.torn);
-        self.count("crashes");
-        let how = if power { "loses power" } else { "is killed" };
+        let (count, how) = match end {
+            End::Killed => ("crashes", "is killed"),
+            End::PowerLost => ("crashes", "loses power"),
+            End::Closed => ("shutdowns", "has closed"),
+        };
+        self.count(count);
         self.note(format!("host {host} {how}: {lost} operations lost, {torn} torn; down for {down:?}"));
-        self.at(self.runner.now() + down, Event::Start(host));
+        let back = self.runner.now() + down;
+        self.at(back, Event::Start(host));
+        if !again.is_zero() {
+            let kind = FaultKind::Crash { host, operation: 0, power: true, down_ms: 0, again_ms: 0 };
+            self.at(back + again, Event::Fault(kind));
+        }
         Ok(())
     }
 
@@ -57,10 +87,10 @@ impl<R: Runner> World<'_, R> {
     pub(super) fn bury(&mut self) -> Result<(), Broken> {
         for host in 0..self.processes.len() {
             let process = self.processes.get(host).expect("a host of this world");
-            if let Some((power, down)) = process.armed
+            if let Some(death) = process.armed
                 && process.disk.is_dead()
             {
-                self.crash(host, power, down)?;
+                self.crash(host, death)?;
             }
         }
         Ok(())
@@ -109,17 +139,27 @@ impl<R: Runner> World<'_, R> {
     pub(super) fn befall(&mut self, fault: FaultKind) -> Result<(), Broken> {
         let now = self.runner.now();
         match fault {
-            FaultKind::Crash { host, operation, power, down_ms } => {
-                let down = Duration::from_millis(down_ms);
+            FaultKind::Crash { host, operation, power, down_ms, again_ms } => {
+                let end = if power { End::PowerLost } else { End::Killed };
+                let (down, again) = (Duration::from_millis(down_ms), Duration::from_millis(again_ms));
+                let death = Death { end, down, again };
                 if operation == 0 {
-                    return self.crash(host, power, down);
+                    return self.crash(host, death);
                 }
                 let process = self.process(host);
                 if process.is_up {
-                    process.armed = Some((power, down));
+                    process.armed = Some(death);
                     process.disk.crash_at(operation);
                 }
             }
+            FaultKind::Shutdown { host, deadline_ms, down_ms } => {
+                let (deadline, down) = (Deadline::millis(deadline_ms), Duration::from_millis(down_ms));
+                if self.order(host, Order::Shutdown { deadline, down }) {
+                    self.note(format!("host {host} is to close within {deadline_ms} ms"));
+                }
+            }
+            FaultKind::Reparent { object, to } => self.reparent(object, to),
+            FaultKind::Destroy { object, down_ms } => self.destroy(object, Duration::from_millis(down_ms))?,
             FaultKind::Partition { one, other, for_ms } => {
                 let (one, other, until) =
                     (one.min(other), one.max(other), now + Duration::from_millis(for_ms));
@@ -161,9 +201,7 @@ impl<R: Runner> World<'_, R> {
                 }
             }
             FaultKind::SecondEngine { host } => {
-                if let Some(orders) = &self.process(host).orders
-                    && orders.send(Order::SecondEngine).is_ok()
-                {
+                if self.order(host, Order::SecondEngine) {
                     self.note(format!("a second engine is opened on host {host}"));
                     self.count("second engines");
                 }
@@ -174,11 +212,67 @@ impl<R: Runner> World<'_, R> {
             FaultKind::Rewind { object, down_ms, again_ms } => {
                 self.rewind(object, Duration::from_millis(down_ms))?;
                 let host = lock(&self.oracle).place(object).host;
-                let again = FaultKind::Crash { host, operation: 0, power: false, down_ms };
+                let again = FaultKind::Crash { host, operation: 0, power: false, down_ms, again_ms: 0 };
                 self.at(now + Duration::from_millis(down_ms + again_ms), Event::Fault(again));
             }
         }
         Ok(())
+    }
+
+    /// Tells a process to do something. Gives whether it can hear.
+    fn order(&mut self, host: usize, order: Order) -> bool {
+        self.process(host).orders.as_ref().is_some_and(|orders| orders.send(order).is_ok())
+    }
+
+    /// A process has closed everything in order: no file of an engine's is open. Then it ends.
+    pub(super) fn closed(&mut self, host: usize, down: Duration) -> Result<(), Broken> {
+        let ours: Vec<usize> = {
+            let oracle = lock(&self.oracle);
+            let ours = oracle.places.iter().enumerate().filter(|(_, place)| place.host == host);
+            ours.map(|(at, _)| at).collect()
+        };
+        // We read along in these files, as an application writes in its own.
+        ours.iter().for_each(|at| self.looks.close(*at));
+        let mut open = self.process(host).disk.open_handles();
+        open.retain(|path| path.components().any(|part| part.as_os_str() == ".cdc"));
+        ensure(open.is_empty(), "a process that ends leaves nothing open", || {
+            format!("host {host} has closed and left {open:?}")
+        })?;
+        self.crash(host, Death { end: End::Closed, down, again: Duration::ZERO })
+    }
+
+    /// Somebody names another parent, which must be refused: nothing is known of how to leave the one it has.
+    fn reparent(&mut self, object: usize, to: usize) {
+        let (host, parent) = {
+            let oracle = lock(&self.oracle);
+            (oracle.place(object).host, oracle.place(object).parent)
+        };
+        if parent != Some(to) && self.is_open(object) && self.order(host, Order::Reparent { object, to }) {
+            self.note(format!("object {object} is to go to {to}"));
+            self.count("refused parents");
+        }
+    }
+
+    /// The files of an object are gone when its process is back.
+    fn destroy(&mut self, object: usize, down: Duration) -> Result<(), Broken> {
+        let (host, is_fit) = {
+            let oracle = lock(&self.oracle);
+            // Of each object the oracle knows two histories at most.
+            (oracle.place(object).host, !oracle.is_attached(object) && !oracle.is_rewound(object))
+        };
+        if !is_fit || !self.is_open(object) {
+            return Ok(());
+        }
+        self.look_until_whole(object)?;
+        if lock(&self.oracle).dirty.contains(&object) {
+            return Ok(());
+        }
+        lock(&self.oracle).known(object).copy = Some(Copied::NOTHING);
+        self.copies.insert(object, FileCopy::default());
+        self.process(host).put_back = Some(object);
+        self.note(format!("the files of object {object} are to be gone"));
+        self.count("destroyed objects");
+        self.crash(host, Death::kill(down))
     }
 
     /// Has somebody else archive the log of the first object from this one up that is archived.
@@ -191,9 +285,7 @@ impl<R: Runner> World<'_, R> {
             archived.filter(|at| !oracle.is_rewound(*at)).map(|at| (at, oracle.place(at).host))
         };
         let Some((object, host)) = archived else { return };
-        if let Some(orders) = &self.process(host).orders
-            && orders.send(Order::ArchiveAsWell(object)).is_ok()
-        {
+        if self.order(host, Order::ArchiveAsWell(object)) {
             self.note(format!("somebody else archives object {object}"));
             self.count("second archivers");
         }
@@ -248,7 +340,7 @@ impl<R: Runner> World<'_, R> {
             self.process(host).put_back = Some(object);
             self.note(format!("the application's database of object {object} is to be the copy again"));
             self.count("rewinds of applications");
-            return self.crash(host, false, down);
+            return self.crash(host, Death::kill(down));
         }
         self.look_until_whole(object)?;
         if lock(&self.oracle).dirty.contains(&object) {
@@ -257,7 +349,7 @@ impl<R: Runner> World<'_, R> {
         self.process(host).put_back = Some(object);
         self.note(format!("the files of object {object} are to be those of the copy again"));
         self.count("rewinds");
-        self.crash(host, false, down)
+        self.crash(host, Death::kill(down))
     }
 }
 

@@ -10,7 +10,8 @@ use crate::checks::check_fold;
 use crate::failure::{Broken, ensure};
 use crate::host::Order;
 use crate::plan::NetworkRates;
-use crate::world::{ARRIVAL_ASKED_EVERY, FOLDS_MAX, LIVENESS_MAX, Runner, World, lock};
+use crate::world::befalling::Death;
+use crate::world::{ARRIVAL_ASKED_EVERY, End, FOLDS_MAX, LIVENESS_MAX, Runner, World, lock};
 
 impl<R: Runner> World<'_, R> {
     pub(super) fn heal(&mut self) -> Result<(), Broken> {
@@ -32,7 +33,7 @@ impl<R: Runner> World<'_, R> {
             let process = self.process(host);
             process.disk.set_capacity(None);
             if process.armed.take().is_some() && process.disk.is_dead() {
-                self.crash(host, true, Duration::ZERO)?;
+                self.crash(host, Death { end: End::PowerLost, ..Death::kill(Duration::ZERO) })?;
             }
             let process = self.process(host);
             process.disk.crash_at(u64::MAX);
