@@ -207,7 +207,7 @@ mod tests {
     async fn jobs_that_come_while_a_lane_is_closed_end_too() {
         let lane = Lane::new(0, Tokio::current());
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        let mut blocks = std::pin::pin!(lane.run(move |_: &mut u32| drop(wait.recv())));
+        let mut blocks = std::pin::pin!(lane.run(move |_: &mut u32| wait.recv()));
         let mut closes = std::pin::pin!(lane.close());
         let mut later: Vec<_> =
             (0..3 * JOBS_PER_TURN).map(|_| Box::pin(lane.run(|value| *value += 1))).collect();
