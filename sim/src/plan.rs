@@ -193,7 +193,7 @@ pub enum FaultKind {
         down_ms: u64,
         /// So long after it is back the power goes, with what a killed process had written and not synced; 0: it does
         /// not.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_zero")]
         again_ms: u64,
     },
     /// A process closes what it has open, in order, and ends.
@@ -625,6 +625,11 @@ fn endings(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
             add(random.between(0, options.trouble_ms), FaultKind::Destroy { object, down_ms });
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn number(count: usize) -> u64 {

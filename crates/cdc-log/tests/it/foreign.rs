@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use cdc_log::{Attached, Tables};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::witness::{Follower, Reconciled, assert_agrees, attach, clock, folder, id};
 
@@ -124,22 +124,32 @@ fn foreign_processes_write_while_looks_and_trims_go_on() {
     }
 }
 
+/// Hardly ever: a reader that meets the header of the WAL half written takes the write lock for a moment, to read it again.
 #[test]
-fn a_writer_without_a_timeout_is_not_kept_out_by_quiet_looks() {
+fn a_writer_without_a_timeout_is_hardly_ever_kept_out_by_quiet_looks() {
     let folder = folder();
     let (app, mut attached) = attach(folder.path(), SCHEMA);
     app.busy_timeout(std::time::Duration::ZERO).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
+    let write = |n: i64| app.execute("INSERT OR REPLACE INTO t VALUES (?1 % 100, ?1, ?1)", [n]);
+    let is_busy = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+    let mut kept_out = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 attached.look().unwrap();
             }
         });
-        for n in 0..2000 {
-            app.execute("INSERT OR REPLACE INTO t VALUES (?1 % 100, ?1, ?1)", [n]).unwrap();
-        }
+        let written = (0..2000).try_for_each(|n| {
+            let mut written = write(n);
+            while written.as_ref().is_err_and(is_busy) && kept_out < 5 {
+                kept_out += 1;
+                written = write(n);
+            }
+            written.map(drop)
+        });
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        written.unwrap();
     });
     while attached.look().unwrap().drained.more {}
     let mut follower = Follower::default();
