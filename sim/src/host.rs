@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cdc::{
     Aggregate, ArchiveSettings, AttachOptions, Cdc, Deadline, Env, Filter, FilterStage, LinkOptions, Object,
-    Settings, Stage, Trouble,
+    Operation, Outcome, Record, Settings, Stage, StageError, StageState, Trouble, Verdict,
 };
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
@@ -24,7 +24,7 @@ use crate::oracle::Oracle;
 use crate::plan::Options;
 use crate::random::Random;
 use crate::topology::Place;
-use crate::workload::{COUNTS, EMITTED, ON_PURPOSE, SCHEMA, TABLES, Transaction};
+use crate::workload::{COUNTS, EMITTED, ON_PURPOSE, REJECTED, SCHEMA, TABLES, Transaction};
 
 /// Pause before a process tries again to open what could not be opened.
 const REOPEN_AFTER: Duration = Duration::from_millis(50);
@@ -339,6 +339,10 @@ impl Host {
             let count = Aggregate::count().per_ms(1_000).stage(COUNTS);
             stages.push(Box::new(count.expect("the stage has a name")));
         }
+        if place.rejects {
+            let rejected = Filter { operations: vec![Operation::Delete], ..Filter::collection(REJECTED) };
+            stages.push(Box::new(Rejecting(rejected)));
+        }
         if place.filters {
             stages.push(Box::new(FilterStage::new("keeps-back", not_emitted())));
         }
@@ -495,6 +499,26 @@ impl Host {
         let troubles = cdc.troubles().into_iter();
         let of = |id: &ObjectId| oracle.index(id).unwrap_or(usize::MAX);
         troubles.map(|(id, trouble)| (of(&id), trouble)).collect()
+    }
+}
+
+/// A stage that cannot work with what passes this filter.
+#[derive(Debug)]
+struct Rejecting(Filter);
+
+impl Stage for Rejecting {
+    fn name(&self) -> &'static str {
+        "rejects"
+    }
+
+    fn apply(&self, _: &mut StageState<'_>, record: &Record) -> Result<Outcome, StageError> {
+        match self.0.passes(record) {
+            Ok(true) if !record.body.is_schema() => {
+                Err(StageError::Rejected { reason: "it does not work with this".to_owned() })
+            }
+            Ok(_) => Ok(Verdict::Forward.into()),
+            Err(error) => Err(StageError::Rejected { reason: error.to_string() }),
+        }
     }
 }
 

@@ -22,11 +22,13 @@ const CONSERVED: &str = "what is received is accounted for";
 const COUNT: &str = "a count is exact";
 const COVERS: &str = "a mark covers what is stored";
 const DENSE: &str = "a log is dense";
+const DETECTED: &str = "a rewound log is detected";
 const DIVERGED: &str = "a log that diverged is refused";
 const EFFECT: &str = "effect and checkpoint commit together";
 const EVERY_ROW: &str = "every sequence up to the watermark";
 const EACH_ROW: &str = "each row once";
 const HISTORY: &str = "the archive is the history";
+const LETTERS: &str = "what a stage rejects waits for somebody";
 const LOG_TIME: &str = "log time never decreases";
 const MARKS_AGREE: &str = "property and snapshot agree";
 const NAMED: &str = "what a snapshot names is there";
@@ -79,6 +81,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("filtered-range-kept", "a mark moves over what is kept back", &[ARRIVES]),
     mutant("generation-used-again", "each link has its own generation", &[STOPPED, ARRIVES]),
     mutant("ack-digest-not-compared", "a sender compares before it moves its mark", &[ONCE, DIVERGED]),
+    mutant("stopped-link-not-told", "whose log lost something is told", &[DETECTED]),
     mutant("acked-saved-ahead", "what is saved as stored was answered", &[ACKED]),
     // Receiving.
     mutant("digest-ignored", "a batch of another past is refused", &[DIVERGED, ONCE]),
@@ -94,6 +97,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("stored-not-counted", "what is received is accounted for", &[CONSERVED]),
     // Stages.
     mutant("verdict-not-stored", "what a stage keeps back stays back", &[ONCE]),
+    mutant("dead-letter-lost", "what a stage rejects is kept", &[LETTERS]),
     mutant("stage-state-not-stored", "state and outputs commit together", &[BEFORE, COUNT]),
     mutant("stage-output-not-stored", "state and outputs commit together", &[COUNT, BEFORE]),
     mutant("stage-cursor-not-moved", "a stage decides about each event once", &[COUNT]),

@@ -100,8 +100,16 @@ pub(crate) struct Row {
     /// When the event happened, by its origin's clock, in milliseconds.
     pub(crate) timestamp: i64,
     pub(crate) class: Class,
-    /// Kept back by a stage of the object in whose log it lies.
-    pub(crate) kept_back: bool,
+    /// Why a stage of the object in whose log it lies lets it go no further, if one does.
+    pub(crate) kept_back: Option<KeptBack>,
+}
+
+/// Why an event goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptBack {
+    Filtered,
+    /// A stage cannot work with it: it waits for an operator.
+    DeadLettered,
 }
 
 /// What a row is about.
@@ -124,7 +132,7 @@ pub(crate) struct Taken {
     /// Of each row taken: its place in the child's log and in the parent's.
     pub(crate) pairs: Vec<(u64, u64)>,
     /// Which history of a rewound child it follows, once that is decided.
-    old: Option<bool>,
+    pub(crate) old: Option<bool>,
 }
 
 /// What became of a parent's row that was held against its child's log.
@@ -487,7 +495,7 @@ impl Known {
     /// is, and in the history that a rewind took back. The flag says which, where they differ.
     fn histories(&self, through: usize, old: Option<bool>) -> Vec<(Option<bool>, usize, Option<Row>)> {
         let next = |rows: &[Row]| {
-            let kept = rows.iter().enumerate().skip(through).find(|(_, row)| !row.kept_back);
+            let kept = rows.iter().enumerate().skip(through).find(|(_, row)| row.kept_back.is_none());
             kept.map_or((rows.len(), None), |(at, row)| (at, Some(*row)))
         };
         let mut histories = Vec::new();
@@ -514,12 +522,14 @@ impl Known {
     /// The last of the first `upto` rows that goes on to the parent; 0 when none does.
     pub(crate) fn last_sent(&self, upto: u64) -> u64 {
         let first = self.rows.iter().take(usize::try_from(upto).unwrap_or(usize::MAX));
-        number(first.collect::<Vec<_>>().iter().rposition(|row| !row.kept_back).map_or(0, |at| at + 1))
+        number(
+            first.collect::<Vec<_>>().iter().rposition(|row| row.kept_back.is_none()).map_or(0, |at| at + 1),
+        )
     }
 
     /// How many of the rows a parent that has decided about `through` of them need not wait for any more.
     pub(crate) fn decided(&self, through: usize) -> usize {
-        let kept_back = self.rows.iter().skip(through).take_while(|row| row.kept_back).count();
+        let kept_back = self.rows.iter().skip(through).take_while(|row| row.kept_back.is_some()).count();
         through + kept_back
     }
 }

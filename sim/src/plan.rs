@@ -55,6 +55,9 @@ pub struct Options {
     pub archive_events_min: u64,
     /// Of a hundred objects with children, how many filter.
     pub filter_percent: u64,
+    /// Of a hundred objects with children, how many reject events of some kind.
+    #[serde(default)]
+    pub reject_percent: u64,
     /// Of a hundred objects with children, how many count.
     pub count_percent: u64,
     /// Of a hundred objects, how many have a consumer with effects.

@@ -117,6 +117,13 @@ pub(crate) fn counter(file: &Connection, name: &str) -> Result<u64, Broken> {
     Ok(file.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
+/// The places of the rows that a stage rejected.
+pub(crate) fn dead_letters(file: &Connection) -> Result<Vec<u64>, Broken> {
+    let mut statement = file.prepare_cached("SELECT sequence FROM _cdc_dead_letter ORDER BY sequence")?;
+    let letters = statement.query_map([], |row| row.get(0))?;
+    Ok(letters.collect::<rusqlite::Result<_>>()?)
+}
+
 /// What the workload's tables hold.
 pub(crate) fn live(file: &Connection) -> Result<Documents, Broken> {
     let mut documents = Documents::default();

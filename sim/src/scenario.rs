@@ -84,6 +84,7 @@ fn throughput(plan: &mut FaultPlan) {
     options.link.batch_timeout_ms = 5;
     options.link.batch_bytes_max = 1 << 20;
     (options.filter_percent, options.count_percent, options.consume_percent) = (0, 0, 0);
+    options.reject_percent = 0;
     options.job_delay_max_us = 20;
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Place {
     pub(crate) archives: bool,
     /// Whether it keeps back its children's events of some collections.
     pub(crate) filters: bool,
+    /// Whether it has a stage that rejects its children's events of some kind.
+    pub(crate) rejects: bool,
     /// Whether it counts its children's events.
     pub(crate) counts: bool,
     /// Whether something consumes its log with effects in its own database.
@@ -120,6 +122,7 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             host,
             archives,
             filters: random.chance(options.filter_percent),
+            rejects: false,
             counts: random.chance(options.count_percent),
             consumes: random.chance(options.consume_percent),
             attached: None,
@@ -140,6 +143,8 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             open.push(0);
         }
     }
+    let mut rejects = Random::stream(seed, "rejects");
+    places.iter_mut().for_each(|place| place.rejects = rejects.chance(options.reject_percent));
     attach(seed, options, &mut places);
     places
 }

@@ -21,6 +21,9 @@ pub(crate) const TABLES: [&str; 2] = ["notes", "tags"];
 /// The collection that a stage which counts writes.
 pub(crate) const COUNTS: &str = "counts";
 
+/// The collection of which stages that reject events reject each deletion.
+pub(crate) const REJECTED: &str = TABLES[1];
+
 /// The collection of documents without a table.
 pub(crate) const EMITTED: &str = "signals";
 

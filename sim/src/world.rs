@@ -299,6 +299,7 @@ impl<'p, R: Runner> World<'p, R> {
         self.note("everything has arrived");
         check_end(&mut lock(&self.oracle), &mut self.looks)?;
         self.check_troubles()?;
+        self.check_detected()?;
         self.check_folds()?;
         self.check_rot()
     }

@@ -92,6 +92,9 @@ pub use cdc_model::{
     Record, Remedy, SchemaChange, Sequence, Tag, Timestamp, to_cloudevent, to_debezium,
 };
 pub use cdc_net::{Env, HttpError, Tokio, Watch};
-pub use cdc_relay::{Aggregate, Error as RelayError, FilterStage, LinkOptions, Stage};
+pub use cdc_relay::{
+    Aggregate, Emit as StageEmit, Error as RelayError, FilterStage, LinkOptions, Outcome, Stage, StageError,
+    StageState, Verdict,
+};
 pub use cdc_replay::{Error as ReplayError, Folded, Progress, ReplayBatch, Until};
 pub use rusqlite::params;

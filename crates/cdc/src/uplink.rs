@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_model::{Answer, ObjectId, Remedy, Sequence, fault_point, reached};
+use cdc_model::{Answer, ObjectId, Remedy, Sequence, fault_point, mutant, reached};
 use cdc_net::{Call, Env, Request, Transport, TransportError};
 use cdc_relay::{Action, LinkOptions, RequestId, Sender, Setup, Stop};
 use tokio::sync::watch;
@@ -54,7 +54,9 @@ impl<E: Env> Uplink<E> {
     pub(crate) async fn drive(mut self) {
         let Some(sender) = self.begin().await else { return };
         self.object.clear_trouble("link");
-        if let Some(stop) = self.drive_to_end(sender).await {
+        if let Some(stop) = self.drive_to_end(sender).await
+            && !mutant!("stopped-link-not-told")
+        {
             self.object.set_trouble("link", chain(&stop), stop.remedy());
         }
     }

@@ -8,7 +8,7 @@ use crate::checks::Looks;
 use crate::documents::Documents;
 use crate::failure::{Broken, ensure};
 use crate::host::{FoldedDocument, SUBSCRIBER};
-use crate::oracle::{Class, Oracle, number};
+use crate::oracle::{Class, KeptBack, Oracle, Row, number};
 use crate::rows;
 use crate::workload::COUNTS;
 
@@ -42,6 +42,7 @@ pub(crate) fn check_end(oracle: &mut Oracle, looks: &mut Looks) -> Result<(), Br
         looks.check_tables(oracle, at)?;
         check_effects(oracle, looks, at)?;
         check_counts(oracle, at)?;
+        check_kept_back(oracle, looks, at)?;
         check_believed(oracle, looks, at)?;
     }
     Ok(())
@@ -74,9 +75,30 @@ fn check_counts(oracle: &Oracle, at: usize) -> Result<(), Broken> {
     let counts = known.counted.ids(COUNTS);
     let count = |id: &String| known.counted.get(COUNTS, id)?.get("count")?.as_u64();
     let counted: u64 = counts.iter().filter_map(count).sum();
-    let came = known.rows.iter().filter(|row| row.origin != at && row.class != Class::Schema).count();
+    let is_counted = |row: &&Row| {
+        row.origin != at && row.class != Class::Schema && row.kept_back != Some(KeptBack::DeadLettered)
+    };
+    let came = known.rows.iter().filter(is_counted).count();
     ensure(counted == number(came), "a count is exact", || {
         format!("object {at} counted {counted} of {came} events")
+    })
+}
+
+/// stored = forwarded + filtered + dead-lettered: what goes no further is named, counted, and kept.
+fn check_kept_back(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Broken> {
+    let Some(known) = oracle.objects.get(at) else { return Ok(()) };
+    let file = looks.file(at)?;
+    let of =
+        |why| (1..).zip(&known.rows).filter(move |(_, row)| row.kept_back == Some(why)).map(|(own, _)| own);
+    let letters: Vec<u64> = of(KeptBack::DeadLettered).collect();
+    let meant = (number(of(KeptBack::Filtered).count()), number(letters.len()));
+    let counted = (rows::counter(file, "filtered")?, rows::counter(file, "dead-lettered")?);
+    ensure(counted == meant, "what is received is accounted for", || {
+        format!("object {at} counts {counted:?} filtered and dead-lettered, it holds {meant:?}")
+    })?;
+    let kept = rows::dead_letters(file)?;
+    ensure(kept == letters, "what a stage rejects waits for somebody", || {
+        format!("object {at} holds the dead letters {kept:?}, rejected were {letters:?}")
     })
 }
 
@@ -90,6 +112,24 @@ fn check_believed(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), B
     ensure(acked <= mark, "acknowledged means durable", || {
         format!("object {at} believes {acked} is stored at {parent}, whose mark is {mark}")
     })
+}
+
+/// Whether either of a child and its parent was put back to before what it has told the other, and they have met since:
+/// a link with nothing to send does not ask its parent anything.
+pub(crate) fn parted_from_parent(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<bool, Broken> {
+    let Some(parent) = oracle.place(at).parent else { return Ok(false) };
+    match (oracle.is_rewound(at), oracle.is_rewound(parent)) {
+        (true, false) => {
+            let taken = oracle.objects.get(parent).and_then(|above| above.taken.get(&at));
+            Ok(taken.is_some_and(|taken| taken.old == Some(true)))
+        }
+        (false, true) => {
+            let acked = rows::acked(looks.file(at)?)?;
+            let has_sent = acked < rows::tail(looks.file(at)?)?;
+            Ok(has_sent && acked > rows::mark(looks.file(parent)?, oracle.place(at).id.as_str())?)
+        }
+        (true, true) | (false, false) => Ok(false),
+    }
 }
 
 /// A replay of an object's whole history adds up to the documents of everything below it.

@@ -7,9 +7,9 @@ use rusqlite::Connection;
 
 use crate::documents::Fact;
 use crate::failure::{Broken, ensure};
-use crate::oracle::{Class, Held, Oracle, Row, Shown, number, row_hash};
+use crate::oracle::{Class, Held, KeptBack, Oracle, Row, Shown, number, row_hash};
 use crate::rows::{self, LogRow};
-use crate::workload::{COUNTS, TABLES};
+use crate::workload::{COUNTS, REJECTED, TABLES};
 
 /// Readers that are kept open at the same time.
 const READERS_MAX: usize = 8_192;
@@ -205,15 +205,27 @@ impl Looks {
             hash: hash(row),
             timestamp: row.timestamp,
             class: Class::Captured,
-            kept_back: false,
+            kept_back: None,
         };
         let class = match oracle.take(at, child, seen, row.sequence)? {
             Held::Taken(class) => class,
             Held::NotKnown => return Ok(None),
         };
-        let kept_back = oracle.place(at).filters && class == Class::Emitted;
+        let place = oracle.place(at);
+        let kept_back = match class {
+            Class::Emitted if place.filters => Some(KeptBack::Filtered),
+            Class::Captured if place.rejects && is_rejected(&rows::fact(&row.body)?) => {
+                Some(KeptBack::DeadLettered)
+            }
+            _ => None,
+        };
         Ok(Some(Row { class, kept_back, ..seen }))
     }
+}
+
+/// Whether a stage that rejects events rejects this one.
+fn is_rejected(fact: &Fact) -> bool {
+    matches!(fact, Fact::Change { collection, after: None, .. } if collection == REJECTED)
 }
 
 /// What was read along is what the log holds.
@@ -287,7 +299,7 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
         }
     }
     let (origin_sequence, timestamp) = (row.sequence, row.timestamp);
-    Ok(Row { origin: at, origin_sequence, hash: hash(row), timestamp, class, kept_back: false })
+    Ok(Row { origin: at, origin_sequence, hash: hash(row), timestamp, class, kept_back: None })
 }
 
 fn hash(row: &LogRow) -> u64 {

@@ -25,6 +25,7 @@ impl FaultPlan {
             Random::stream(seed, "attached databases").pick(&[0, 0, 0, 0, 10, 30, 60, 100]).to_owned();
         options.attached_percent = attached;
         options.rotten = *Random::stream(seed, "rotten").pick(&[0, 0, 2, 8]);
+        options.reject_percent = *Random::stream(seed, "rejects").pick(&[0, 0, 30]);
         options.reckless_percent = *Random::stream(seed, "reckless").pick(&[0, 0, 0, 30]);
         options.redesigned_percent = *Random::stream(seed, "redesigned").pick(&[0, 0, 20, 60]);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
@@ -74,6 +75,7 @@ impl Options {
             archive_percent: if random.chance(40) { Some(*random.pick(&[0, 0, 10, 50])) } else { None },
             archive_events_min: *random.pick(&[if objects > 8 { 20 } else { 5 }, 50, 1_000]),
             filter_percent: *random.pick(&[0, 0, 30]),
+            reject_percent: 0,
             count_percent: *random.pick(&[0, 0, 30]),
             consume_percent: *random.pick(&[0, 30]),
             attached_percent: 0,

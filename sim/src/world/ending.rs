@@ -6,7 +6,7 @@ use cdc::Trouble;
 use cdc_model::{Remedy, fault};
 use tokio::sync::oneshot;
 
-use crate::checks::check_fold;
+use crate::checks::{check_fold, parted_from_parent};
 use crate::failure::{Broken, ensure};
 use crate::host::Order;
 use crate::plan::NetworkRates;
@@ -111,6 +111,27 @@ impl<R: Runner> World<'_, R> {
                 let pauses = trouble.remedy == Remedy::Retry && self.runner.now() < until;
                 ensure(pauses, "nothing sound ends stopped", || {
                     format!("object {object}: {}: {}", trouble.what, trouble.reason)
+                })?;
+                self.run_until(self.runner.now() + ARRIVAL_ASKED_EVERY)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a child and its parent are no longer of one past, the child has noticed, has stopped, and says that
+    /// something must be restored.
+    pub(super) fn check_detected(&mut self) -> Result<(), Broken> {
+        let until = self.runner.now() + LIVENESS_MAX;
+        for object in 0..self.paths.len() {
+            let host = lock(&self.oracle).place(object).host;
+            while self.quietly(host, |looks, oracle| parted_from_parent(oracle, looks, object))? {
+                let mut troubles = self.ask(host, Order::Troubles)?;
+                troubles.retain(|(at, trouble)| *at == object && trouble.what == "link");
+                if troubles.iter().any(|(_, trouble)| trouble.remedy == Remedy::Restore) {
+                    break;
+                }
+                ensure(self.runner.now() < until, "a rewound log is detected", || {
+                    format!("object {object} and its parent have not one past, and it tells {troubles:?}")
                 })?;
                 self.run_until(self.runner.now() + ARRIVAL_ASKED_EVERY)?;
             }

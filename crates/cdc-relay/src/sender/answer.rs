@@ -189,6 +189,14 @@ impl Sender {
         if let Refusal::Diverged { at } = refusal {
             return Stop::Diverged { at: *at };
         }
+        // A log that was made anew numbers its links anew, too; what is wrong with it is its past.
+        if matches!(refusal, Refusal::Superseded { .. })
+            && let Some(mark) = answer.mark
+            && mark.epoch != self.epoch
+            && mark.epoch.number == self.epoch.number
+        {
+            return Stop::Diverged { at: Sequence::ZERO };
+        }
         if refusal.is_passing() {
             return Stop::BadAnswer { reason: "a handshake is never off the mark" };
         }

@@ -406,6 +406,14 @@ fn every_answer_that_proves_something_wrong_stops_the_link_and_says_what() {
             Some(Stop::Refused(Refusal::Superseded { generation: 1, current: 2 })),
             Some(Remedy::Fenced),
         ),
+        (
+            stop_after(|answer, _| {
+                answer.refusal = Some(Refusal::Superseded { generation: 1, current: 1 });
+                fenced(answer, epoch(EPOCH.number, EPOCH.nonce + 1));
+            }),
+            Some(Stop::Diverged { at: at(0) }),
+            Some(Remedy::Restore),
+        ),
         (refused(Refusal::Diverged { at: at(2) }), Some(Stop::Diverged { at: at(2) }), Some(Remedy::Restore)),
     ] {
         assert_eq!(stop, expected);
