@@ -163,7 +163,7 @@ impl Host {
                     self.tell(News::Closed { host: self.host, down });
                     return std::future::pending().await;
                 }
-                Order::Reparent { object, to } => self.reparent(&cdc, object, to).await,
+                Order::Reparent { object, to } => self.reparent(&cdc, &env, object, to).await,
                 Order::ArchiveAsWell(at) => {
                     let object = objects.iter().find(|(object, _)| *object == at);
                     let reading = self.readers.begin();
@@ -352,8 +352,8 @@ impl Host {
         builder.open().await
     }
 
-    /// Names another parent for an object that is open, which must be refused.
-    async fn reparent<E: Env>(&self, cdc: &Cdc<E>, object: usize, to: usize) {
+    /// Names another parent for an object that is open, which must be refused, and then its own again.
+    async fn reparent<E: Env>(&self, cdc: &Cdc<E>, env: &E, object: usize, to: usize) {
         let (id, parent) = {
             let oracle = lock(&self.oracle);
             (oracle.place(object).id.clone(), oracle.place(to).id.clone())
@@ -364,6 +364,11 @@ impl Host {
             format!("object {object} was to go to {to} and came to {moved:?}")
         });
         lock(&self.oracle).note(refused);
+        let is_owned = lock(&self.oracle).place(object).attached.is_none();
+        if is_owned {
+            // With the parent that it has, and everything else as it is, it may be opened as often as one likes.
+            drop(self.open_object(cdc, env, object, None).await);
+        }
     }
 
     fn start_writers<E: Env>(

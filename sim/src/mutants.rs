@@ -98,6 +98,11 @@ pub const MUTANTS: &[Mutant] = &[
     // Stages.
     mutant("verdict-not-stored", "what a stage keeps back stays back", &[ONCE]),
     mutant("dead-letter-lost", "what a stage rejects is kept", &[LETTERS]),
+    mutant(
+        "stages-begin-where-opened",
+        "stages that are set again decide about nothing twice",
+        &[COUNT, BEFORE],
+    ),
     mutant("stage-state-not-stored", "state and outputs commit together", &[BEFORE, COUNT]),
     mutant("stage-output-not-stored", "state and outputs commit together", &[COUNT, BEFORE]),
     mutant("stage-cursor-not-moved", "a stage decides about each event once", &[COUNT]),

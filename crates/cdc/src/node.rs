@@ -52,7 +52,8 @@ pub(crate) struct Node {
     pub(crate) hot: Hot,
     /// What decides about children's events; `None` until some are set.
     stages: Option<Stages>,
-    /// Up to where stages have decided, if stages were ever set: what lies behind it waits for them.
+    /// Up to where stages had decided when they were set or the log was opened, if stages were ever set: until they are
+    /// set, what lies behind it waits for them.
     decided: Option<Position>,
     acks: BTreeMap<ObjectId, AckMap>,
     /// Where the log ended when it was opened: earlier marks of children are settled once this is.
@@ -69,12 +70,8 @@ impl Node {
             // Of a large write before a crash.
             log.drain()?;
         }
-        let log = hot.log();
-        let decided = match log.stage_state(STAGES, CURSOR)? {
-            Some(cursor) => Some(before_next_of_a_child(log, log.position_at(cursor.parse()?)?)?),
-            None => None,
-        };
-        let opened_at = log.tail().sequence;
+        let decided = decided_in(hot.log())?;
+        let opened_at = hot.log().tail().sequence;
         Ok(Self { hot, stages: None, decided, acks: BTreeMap::new(), opened_at })
     }
 
@@ -90,8 +87,9 @@ impl Node {
             (self.stages, self.decided) = (None, None);
             return Ok(());
         }
-        let tail = self.log().tail();
-        let mut decided = self.decided.unwrap_or(tail);
+        // The log alone knows: intake has moved the cursor since, and so has an attempt that failed half way.
+        let known = if mutant!("stages-begin-where-opened") { self.decided } else { decided_in(self.log())? };
+        let mut decided = known.unwrap_or(self.log().tail());
         while decided.sequence < self.log().tail().sequence {
             let records = self.log().read(decided.sequence, Limit::default())?;
             decided = records.iter().fold(decided, |at, record| record.position_after(at));
@@ -356,6 +354,12 @@ fn run_stages(
         return Ok(());
     }
     put_cursor(log, through)
+}
+
+/// Up to where stages have decided, if any were ever set.
+fn decided_in(log: &Log) -> Result<Option<Position>> {
+    let Some(cursor) = log.stage_state(STAGES, CURSOR)? else { return Ok(None) };
+    Ok(Some(before_next_of_a_child(log, log.position_at(cursor.parse()?)?)?))
 }
 
 /// The last position from `at` on behind which no child's event lies: stages decide about nothing else.

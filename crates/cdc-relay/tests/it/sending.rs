@@ -406,19 +406,21 @@ fn every_answer_that_proves_something_wrong_stops_the_link_and_says_what() {
             Some(Stop::Refused(Refusal::Superseded { generation: 1, current: 2 })),
             Some(Remedy::Fenced),
         ),
-        (
-            stop_after(|answer, _| {
-                answer.refusal = Some(Refusal::Superseded { generation: 1, current: 1 });
-                fenced(answer, epoch(EPOCH.number, EPOCH.nonce + 1));
-            }),
-            Some(Stop::Diverged { at: at(0) }),
-            Some(Remedy::Restore),
-        ),
         (refused(Refusal::Diverged { at: at(2) }), Some(Stop::Diverged { at: at(2) }), Some(Remedy::Restore)),
     ] {
         assert_eq!(stop, expected);
         assert_eq!(stop.map(|stop| stop.remedy()), remedy);
     }
+}
+
+#[test]
+fn a_log_that_was_made_anew_is_told_that_its_past_is_another() {
+    let stop = stop_after(|answer, _| {
+        answer.refusal = Some(Refusal::Superseded { generation: 1, current: 1 });
+        let mark = answer.mark.as_mut().unwrap();
+        mark.epoch = Epoch { nonce: EPOCH.nonce + 1, ..EPOCH };
+    });
+    assert_eq!(stop, Some(Stop::Diverged { at: Sequence::ZERO }));
 }
 
 #[test]

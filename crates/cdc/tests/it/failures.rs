@@ -151,6 +151,23 @@ async fn what_comes_in_while_stages_are_missing_waits_for_them_and_is_counted_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stages_that_are_set_again_go_on_where_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let cdc = open(folder.path()).await;
+    let (root, tenants) = family(&cdc).await;
+    for round in 1..=3 {
+        let saas = cdc.object("https://crm.headless.ly").stages(stages()).open().await.unwrap();
+        insert(&tenants[0], (round - 1) * 10..round * 10).await;
+        tenants[0].flush().await.unwrap();
+        let records = everything(&root).await;
+        let newest = records.iter().rev().find(|record| record.origin.source() == saas.id()).unwrap();
+        let newest = newest.event::<serde_json::Value>().unwrap().unwrap();
+        assert_eq!(newest.change.after().unwrap()["count"], round * 10);
+    }
+    cdc.shutdown(Deadline::secs(10)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_recovers_does_not_hide_an_archive_that_has_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let cdc = open(folder.path()).await;
