@@ -217,7 +217,7 @@ impl Looks {
             Class::Captured if place.rejects && is_rejected(&rows::fact(&row.body)?) => {
                 Some(KeptBack::DeadLettered)
             }
-            _ => None,
+            Class::Schema | Class::Captured | Class::Emitted | Class::Counted => None,
         };
         Ok(Some(Row { class, kept_back, ..seen }))
     }
