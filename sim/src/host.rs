@@ -38,6 +38,9 @@ pub(crate) const ANSWER_TIMEOUT_MS: u64 = 400;
 /// Archived at the latest after this long.
 const ARCHIVE_INTERVAL_MS: u64 = 2_000;
 
+/// Objects that are opened again at a time.
+const REOPENED_MAX: usize = 20;
+
 const ONE_PARENT: &str = "an object keeps its parent";
 
 const ALONE: &str = "one engine at a time serves a project";
@@ -352,7 +355,7 @@ impl Host {
         builder.open().await
     }
 
-    /// Names another parent for an object that is open, which must be refused, and then its own again.
+    /// Names another parent for an object that is open, which must be refused, and opens some as they are again.
     async fn reparent<E: Env>(&self, cdc: &Cdc<E>, env: &E, object: usize, to: usize) {
         let (id, parent) = {
             let oracle = lock(&self.oracle);
@@ -364,10 +367,14 @@ impl Host {
             format!("object {object} was to go to {to} and came to {moved:?}")
         });
         lock(&self.oracle).note(refused);
-        let is_owned = lock(&self.oracle).place(object).attached.is_none();
-        if is_owned {
-            // With the parent that it has, and everything else as it is, it may be opened as often as one likes.
-            drop(self.open_object(cdc, env, object, None).await);
+        // With the parent that it has, and everything else as it is, an object may be opened as often as one likes.
+        let owned: Vec<usize> = {
+            let oracle = lock(&self.oracle);
+            let here = |at: &usize| oracle.place(*at).host == self.host && !oracle.is_attached(*at);
+            (0..oracle.places.len()).filter(here).take(REOPENED_MAX).collect()
+        };
+        for at in owned {
+            drop(self.open_object(cdc, env, at, None).await);
         }
     }
 

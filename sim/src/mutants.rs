@@ -101,7 +101,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "stages-begin-where-opened",
         "stages that are set again decide about nothing twice",
-        &[COUNT, BEFORE],
+        &[BEFORE, CONSERVED, COUNT],
     ),
     mutant("stage-state-not-stored", "state and outputs commit together", &[BEFORE, COUNT]),
     mutant("stage-output-not-stored", "state and outputs commit together", &[COUNT, BEFORE]),
