@@ -1,0 +1,133 @@
+//! Who reads in a process: consumers with effects, readers with a cursor of their own, and folds.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use cdc::{Env, Object};
+use futures_util::TryStreamExt as _;
+
+use super::{Host, lock};
+use crate::oracle::Oracle;
+
+/// The stream of random numbers of those who read along.
+const READERS: usize = usize::MAX / 2;
+
+/// Longest pause between two rounds of a consumer.
+const CONSUME_PAUSE_MAX: Duration = Duration::from_millis(300);
+
+/// Those who read logs beside an engine, in connections of their own, until their process closes.
+#[derive(Debug, Default)]
+pub(crate) struct Readers {
+    is_closing: AtomicBool,
+}
+
+impl Readers {
+    /// To be held while one reads; `None` when it is too late to begin.
+    pub(super) fn begin(self: &Arc<Self>) -> Option<Weak<Self>> {
+        (!self.is_closing.load(Ordering::Relaxed)).then(|| Arc::downgrade(self))
+    }
+
+    /// From now on nobody begins.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody who began has not ended.
+    pub(super) fn are_reading(self: &Arc<Self>) -> bool {
+        Arc::weak_count(self) > 0
+    }
+}
+
+/// One document of a fold.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FoldedDocument {
+    pub(crate) source: String,
+    pub(crate) collection: String,
+    pub(crate) document: String,
+    pub(crate) after: String,
+}
+
+/// The subscriber whose effects the checkers look at.
+pub(crate) const SUBSCRIBER: &str = "watcher";
+
+impl Host {
+    pub(super) fn start_consumers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
+        let consumed: Vec<_> = {
+            let oracle = lock(&self.oracle);
+            let is_consumed = |at: usize| oracle.place(at).consumes && oracle.place(at).attached.is_none();
+            objects.iter().filter(|(at, _)| is_consumed(*at)).cloned().collect()
+        };
+        for (at, object) in consumed {
+            let (mut random, ours) = (self.random.branch(usize::MAX - at), env.clone());
+            let oracle = Arc::clone(&self.oracle);
+            env.spawn(async move {
+                loop {
+                    ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
+                    // What fails comes again with the next round.
+                    drop(consume(&object).await);
+                    lock(&oracle).dirty.insert(at);
+                }
+            });
+        }
+    }
+
+    /// Somebody reads along in batches and goes on after the cursor he has kept, whatever becomes of this process.
+    pub(super) fn start_readers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
+        let read: Vec<_> = {
+            let oracle = lock(&self.oracle);
+            objects.iter().filter(|(at, _)| oracle.place(*at).consumes).cloned().collect()
+        };
+        for (at, object) in read {
+            let (mut random, ours) = (self.random.branch(READERS).branch(at), env.clone());
+            let (oracle, readers) = (Arc::clone(&self.oracle), Arc::clone(&self.readers));
+            env.spawn(async move {
+                loop {
+                    ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
+                    let Some(reading) = readers.begin() else { return };
+                    // What fails comes again with the next round.
+                    drop(read_along(&object, at, &oracle, random.between(1, 4)).await);
+                    drop(reading);
+                }
+            });
+        }
+    }
+}
+
+async fn consume<E: Env>(object: &Object<E>) -> cdc::Result<()> {
+    let consumer = object.consume(SUBSCRIBER, |tx, records| {
+        for record in records {
+            let (own, source) = (record.sequence.as_i64(), record.origin.source().as_str());
+            let values = cdc::params![own, source, record.origin_sequence.as_i64()];
+            tx.execute("INSERT INTO effects VALUES (?1, ?2, ?3)", values)?;
+        }
+        Ok(())
+    });
+    consumer.batch_size(7).run().await.map(drop)
+}
+
+/// Reads some batches after the cursor that was kept.
+async fn read_along<E: Env>(
+    object: &Object<E>,
+    at: usize,
+    oracle: &Mutex<Oracle>,
+    batches: u64,
+) -> cdc::Result<()> {
+    let Some(cursor) = lock(oracle).reads_after(at) else { return Ok(()) };
+    let replay = object.reader().await?.replay().after(cursor).batch_size(5).with_schema_changes();
+    let mut stream = replay.stream();
+    for _ in 0..batches {
+        let Some(batch) = stream.try_next().await? else { break };
+        lock(oracle).read(at, &batch.records, batch.cursor);
+    }
+    Ok(())
+}
+
+pub(super) async fn fold<E: Env>(object: &Object<E>) -> cdc::Result<Vec<FoldedDocument>> {
+    let folded = object.reader().await?.replay().from_start().fold().await?;
+    let documents = folded.documents.iter().map(|(source, collection, document, after)| {
+        let (source, collection) = (source.to_string(), collection.to_owned());
+        FoldedDocument { source, collection, document: document.to_owned(), after: after.json.clone() }
+    });
+    Ok(documents.collect())
+}
