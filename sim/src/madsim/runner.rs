@@ -25,9 +25,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// Steps after which the records of ended tasks are let go; madsim keeps them for ever by itself.
 const STEPS_PER_SWEEP: u64 = 256;
 
-/// A world with so many objects has a host for every few of them: hosts cost little here.
+/// A world with so many objects has a host for every one or two of them: hosts cost little here.
 const LARGE: usize = 200;
-const OBJECTS_PER_HOST: usize = 8;
+const OBJECTS_PER_HOST: usize = 2;
 
 /// Where every process listens: far above the ports that connections take.
 const PORT: u16 = 60_000;

@@ -56,7 +56,7 @@ impl Options {
         let objects = objects.unwrap_or_else(|| *random.pick(&drawn)).max(1);
         let most_hosts = (objects / 2 + 1).clamp(2, 24);
         let hosts = random.between(2, number(most_hosts)).min(number(objects).max(1));
-        let large = objects > 200;
+        let large = objects > LARGE;
         Self {
             objects,
             depth_max: index(random.between(if large { 3 } else { 1 }, 7)),
@@ -68,12 +68,12 @@ impl Options {
             write_pause_max_ms: *random.pick(&[2, 20, 120]),
             writers: index(random.between(1, 4)),
             link: Link {
-                batch_size: *random.pick(&[1, 3, 10, 100]),
+                batch_size: *random.pick(if large { &[30, 100, 300, 1_000] } else { &[1, 3, 10, 100] }),
                 batch_timeout_ms: *random.pick(&[5, 50, 1_000]),
-                batch_bytes_max: *random.pick(&[1 << 10, 1 << 20]),
+                batch_bytes_max: *random.pick(if large { &[1 << 16, 1 << 20] } else { &[1 << 10, 1 << 20] }),
             },
             archive_percent: if random.chance(40) { Some(*random.pick(&[0, 0, 10, 50])) } else { None },
-            archive_events_min: *random.pick(&[if objects > 8 { 20 } else { 5 }, 50, 1_000]),
+            archive_events_min: *random.pick(archive_events_min(objects)),
             filter_percent: *random.pick(&[0, 0, 30]),
             reject_percent: 0,
             count_percent: *random.pick(&[0, 0, 30]),
@@ -115,6 +115,15 @@ impl Options {
     }
 }
 
+/// Events a commit to an archive waits for. A table keeps all of its snapshots, and each names every file so far.
+const fn archive_events_min(objects: usize) -> &'static [u64; 3] {
+    match objects {
+        0..=8 => &[5, 50, 1_000],
+        9..=LARGE => &[20, 50, 1_000],
+        _ => &[1_000, 2_000, 5_000],
+    }
+}
+
 /// A rate of at most `most`: none in half of the runs, otherwise of any magnitude.
 fn swarm(random: &mut Random, most: u64) -> u64 {
     if random.chance(50) {
@@ -127,6 +136,9 @@ fn swarm(random: &mut Random, most: u64) -> u64 {
 
 /// Up to so many objects a world may last long: its faults cost little.
 const SMALL: usize = 13;
+/// From more objects on, a root takes so many events that they are sent and archived in large batches, or all else
+/// would wait for it.
+const LARGE: usize = 200;
 const LONG_MS: u64 = 40_000;
 
 /// Objects that all crashes of a plan may make open again.

@@ -10,6 +10,9 @@ use crate::scenario::Scenario;
 /// Seeds when nothing else is asked for.
 const SEEDS: u64 = 100;
 
+/// Seconds after which a run is taken to hang.
+const TIMEOUT_S: u64 = 300;
+
 /// What to run, and for how long.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SwarmOptions {
@@ -51,9 +54,9 @@ pub(crate) struct SwarmOptions {
     /// Processes at a time; as many as there are cores otherwise.
     #[arg(long)]
     pub(super) jobs: Option<usize>,
-    /// Seconds after which a run is taken to hang.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub(super) timeout: u64,
+    /// Seconds after which a run is taken to hang: 300, or one for each of --objects if that is more.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     /// Begin no more seeds after so many failures.
     #[arg(long, default_value_t = 50)]
     pub(super) failures_max: u64,
@@ -84,7 +87,7 @@ pub(crate) struct ShrinkOptions {
     #[arg(long)]
     pub(super) jobs: Option<usize>,
     /// Seconds after which a run is taken to hang.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT_S)]
     pub(super) timeout: u64,
     /// The small plan is written to `plans` in here.
     #[arg(long, value_name = "DIR", default_value = "target/sim")]
@@ -92,6 +95,12 @@ pub(crate) struct ShrinkOptions {
 }
 
 impl SwarmOptions {
+    /// Seconds after which a run is taken to hang.
+    pub(super) fn timeout(&self) -> u64 {
+        let objects = u64::try_from(self.objects.unwrap_or(0)).unwrap_or(u64::MAX);
+        self.timeout.unwrap_or_else(|| objects.max(TIMEOUT_S))
+    }
+
     /// How many seeds to run; none when only other things are asked for.
     pub(super) fn seeds_max(&self) -> u64 {
         let others = self.determinism.is_some() || self.plans.is_some() || self.mutants.is_some();

@@ -141,7 +141,7 @@ impl<'o> Swarm<'o> {
         };
         Ok(Self {
             options,
-            children: children(options.timeout)?,
+            children: children(options.timeout())?,
             jobs: jobs(options.jobs),
             began: Instant::now(),
             progress: Progress::new(),
@@ -350,7 +350,7 @@ impl<'o> Swarm<'o> {
 
     fn shrink_one(&self, folder: &Path, name: &str, failed: Failed) -> Result<Small, Error> {
         let Failed { runner, breach, plan, wall, .. } = failed;
-        let children = self.children.with_timeout(time_to_fail(&breach, wall, self.options.timeout));
+        let children = self.children.with_timeout(time_to_fail(&breach, wall, self.options.timeout()));
         let first = Failing { plan, breach, measured: Measured::default() };
         let time = Duration::from_secs(60 * self.options.shrink_minutes);
         let (small, runs) = Shrinker::new(&children, runner, self.jobs, time, first).shrink();
