@@ -44,6 +44,8 @@ pub(crate) struct Known {
     pub(crate) read: VecDeque<(u64, u64)>,
     /// What its stage has counted, by the documents it wrote.
     pub(crate) counted: Documents,
+    /// How often its log was looked at to its end.
+    pub(crate) looked: u64,
     /// What an older copy of its files was put in the place of, if that was done.
     pub(crate) rewound: Option<Rewound>,
     /// Where its log ended, and what it had written, when its files were copied.
@@ -131,8 +133,10 @@ pub(crate) struct Taken {
     pub(crate) through: usize,
     /// Of each row taken: its place in the child's log and in the parent's.
     pub(crate) pairs: Vec<(u64, u64)>,
-    /// Which history of a rewound child it follows, once that is decided.
+    /// Which history of a rewound child it follows, once that is decided: both may begin alike.
     pub(crate) old: Option<bool>,
+    /// The look at the child after which all is known that its log held when the row came that is next.
+    waits_for: Option<u64>,
 }
 
 /// What became of a parent's row that was held against its child's log.
@@ -187,6 +191,7 @@ impl Oracle {
                 read_to: Cursor::START,
                 read: VecDeque::new(),
                 counted: Documents::default(),
+                looked: 0,
                 rewound: None,
                 copy: None,
                 unsettled: false,
@@ -453,14 +458,27 @@ impl Oracle {
     pub(crate) fn take(&mut self, parent: usize, child: usize, row: Row, own: u64) -> Result<Held, Broken> {
         const PROMISE: &str = "every event once, in its origin's order";
         let mut taken = self.known(parent).taken.remove(&child).unwrap_or_default();
+        let looked = self.known(child).looked;
         let histories = self.known(child).histories(taken.through, taken.old);
-        let found =
-            histories.into_iter().find(|(_, _, next)| next.is_some_and(|next| next.is_same_event(row)));
-        let held = match found {
-            Some((old, at, Some(next))) => {
+        let is_it = |next: &Option<Row>| next.is_some_and(|next| next.is_same_event(row));
+        let mut found = histories.iter().filter(|(_, _, next)| is_it(next));
+        let unseen = histories.iter().find(|(old, _, next)| next.is_none() && *old != Some(true));
+        let held = match (found.next(), found.next()) {
+            // The log as it is may begin as what a rewind took back did.
+            (Some((Some(true), ..)), _)
+                if taken.old.is_none() && unseen.is_some() && taken.waits_for.is_none_or(|at| looked < at) =>
+            {
+                taken.waits_for.get_or_insert(looked + 1);
+                self.dirty.insert(child);
+                Ok(Held::NotKnown)
+            }
+            (Some((old, at, Some(next))), other) => {
                 taken.through = at + 1;
                 taken.pairs.push((number(at + 1), own));
-                taken.old = old;
+                if other.is_none_or(|(_, other, _)| other != at) {
+                    taken.old = *old;
+                }
+                taken.waits_for = None;
                 Ok(Held::Taken(next.class))
             }
             _ => {
