@@ -466,7 +466,9 @@ impl Oracle {
         let held = match (found.next(), found.next()) {
             // The log as it is may begin as what a rewind took back did.
             (Some((Some(true), ..)), _)
-                if taken.old.is_none() && unseen.is_some() && taken.waits_for.is_none_or(|at| looked < at) =>
+                if taken.old.is_none()
+                    && unseen.is_some()
+                    && taken.waits_for.is_none_or(|at| looked < at) =>
             {
                 taken.waits_for.get_or_insert(looked + 1);
                 self.dirty.insert(child);
