@@ -44,8 +44,8 @@ pub(crate) struct Known {
     pub(crate) read: VecDeque<(u64, u64)>,
     /// What its stage has counted, by the documents it wrote.
     pub(crate) counted: Documents,
-    /// How often its log was looked at to its end.
-    pub(crate) looked: u64,
+    /// The moment at which its log was last known to its end.
+    pub(crate) known_at: u64,
     /// What an older copy of its files was put in the place of, if that was done.
     pub(crate) rewound: Option<Rewound>,
     /// Where its log ended, and what it had written, when its files were copied.
@@ -135,8 +135,9 @@ pub(crate) struct Taken {
     pub(crate) pairs: Vec<(u64, u64)>,
     /// Which history of a rewound child it follows, once that is decided: both may begin alike.
     pub(crate) old: Option<bool>,
-    /// The look at the child after which all is known that its log held when the row came that is next.
-    waits_for: Option<u64>,
+    /// The moment at which the row that is next was there, if that is to be decided when the child's log is known as
+    /// it was then.
+    waits_since: Option<u64>,
 }
 
 /// What became of a parent's row that was held against its child's log.
@@ -157,6 +158,8 @@ pub(crate) struct Oracle {
     pub(crate) dirty: BTreeSet<usize>,
     /// What was called settled since it was last checked: parent, child, and the child's position.
     pub(crate) claims: BTreeMap<(usize, usize), u64>,
+    /// Counts steps: what is looked at twice in one moment is the same both times.
+    pub(crate) moment: u64,
     /// The first promise found broken outside of a look.
     pub(crate) broken: Option<Broken>,
     turn: usize,
@@ -191,7 +194,7 @@ impl Oracle {
                 read_to: Cursor::START,
                 read: VecDeque::new(),
                 counted: Documents::default(),
-                looked: 0,
+                known_at: 0,
                 rewound: None,
                 copy: None,
                 unsettled: false,
@@ -207,6 +210,7 @@ impl Oracle {
             by_id,
             dirty: BTreeSet::new(),
             claims: BTreeMap::new(),
+            moment: 0,
             broken: None,
             turn: 0,
             begun: 0,
@@ -458,7 +462,7 @@ impl Oracle {
     pub(crate) fn take(&mut self, parent: usize, child: usize, row: Row, own: u64) -> Result<Held, Broken> {
         const PROMISE: &str = "every event once, in its origin's order";
         let mut taken = self.known(parent).taken.remove(&child).unwrap_or_default();
-        let looked = self.known(child).looked;
+        let (now, known_at) = (self.moment, self.known(child).known_at);
         let histories = self.known(child).histories(taken.through, taken.old);
         let is_it = |next: &Option<Row>| next.is_some_and(|next| next.is_same_event(row));
         let mut found = histories.iter().filter(|(_, _, next)| is_it(next));
@@ -468,9 +472,8 @@ impl Oracle {
             (Some((Some(true), ..)), _)
                 if taken.old.is_none()
                     && unseen.is_some()
-                    && taken.waits_for.is_none_or(|at| looked < at) =>
+                    && known_at < *taken.waits_since.get_or_insert(now) =>
             {
-                taken.waits_for.get_or_insert(looked + 1);
                 self.dirty.insert(child);
                 Ok(Held::NotKnown)
             }
@@ -480,7 +483,7 @@ impl Oracle {
                 if other.is_none_or(|(_, other, _)| other != at) {
                     taken.old = *old;
                 }
-                taken.waits_for = None;
+                taken.waits_since = None;
                 Ok(Held::Taken(next.class))
             }
             _ => {

@@ -274,9 +274,14 @@ impl<'p, R: Runner> World<'p, R> {
             let missing = match self.not_open() {
                 Some(missing) => Some(missing),
                 None => {
-                    let claims = std::mem::take(&mut self.claims);
-                    claims.iter().try_for_each(|claim| check_settled(&lock(&self.oracle), claim))?;
-                    what_is_missing(&lock(&self.oracle))
+                    let oracle = lock(&self.oracle);
+                    let (known, others) = std::mem::take(&mut self.claims)
+                        .into_iter()
+                        .partition(|claim| claim.is_known(&oracle));
+                    self.claims = others;
+                    let known: Vec<Claim> = known;
+                    known.iter().try_for_each(|claim| check_settled(&oracle, claim))?;
+                    what_is_missing(&oracle)
                 }
             };
             let missing = match missing {
@@ -396,8 +401,12 @@ impl<'p, R: Runner> World<'p, R> {
         while let Ok(news) = self.news.try_recv() {
             self.hear(news)?;
         }
-        if let Some(broken) = lock(&self.oracle).broken.take() {
-            return Err(broken);
+        {
+            let mut oracle = lock(&self.oracle);
+            oracle.moment += 1;
+            if let Some(broken) = oracle.broken.take() {
+                return Err(broken);
+            }
         }
         self.steps += 1;
         let is_time = |steps: u64| self.steps.is_multiple_of(steps.max(1));

@@ -94,7 +94,7 @@ impl Looks {
         let known = oracle.known(at);
         let is_whole = number(known.rows.len()) == after + number(new.len());
         if is_whole {
-            oracle.known(at).looked += 1;
+            oracle.known(at).known_at = oracle.moment;
             // What an application has written may wait to be drained.
             let waits = oracle.is_attached(at);
             if !waits {

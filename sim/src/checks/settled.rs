@@ -12,6 +12,14 @@ pub(crate) struct Claim {
     pub(crate) above: Vec<Above>,
 }
 
+impl Claim {
+    /// Whether all that it is about is known.
+    pub(crate) fn is_known(&self, oracle: &Oracle) -> bool {
+        let mut chain = std::iter::once(self.child).chain(self.above.iter().map(|above| above.at));
+        !chain.any(|at| oracle.dirty.contains(&at))
+    }
+}
+
 /// How far a log was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Above {
@@ -21,7 +29,7 @@ pub(crate) struct Above {
     pub(crate) archived: Option<u64>,
 }
 
-/// Holds a claim against the logs, all of which have been looked at since.
+/// Holds a claim against the logs, all of which are known.
 pub(crate) fn check_settled(oracle: &Oracle, claim: &Claim) -> Result<(), Broken> {
     const PROMISE: &str = "settled is stored at the root and archived on the way";
     let Claim { child, position, above } = claim;

@@ -39,6 +39,8 @@ impl<R: Runner> World<'_, R> {
         let (is_settled, version) = (self.healed || disk.is_synced(path), disk.version(path));
         let is_known = self.looked_at.get(&object) == Some(&version);
         if is_known && !lock(&self.oracle).dirty.contains(&object) {
+            let mut oracle = lock(&self.oracle);
+            oracle.known(object).known_at = oracle.moment;
             return Ok(());
         }
         let is_writing = {
