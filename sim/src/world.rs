@@ -275,12 +275,9 @@ impl<'p, R: Runner> World<'p, R> {
                 Some(missing) => Some(missing),
                 None => {
                     let oracle = lock(&self.oracle);
-                    let (known, others) = std::mem::take(&mut self.claims)
-                        .into_iter()
-                        .partition(|claim| claim.is_known(&oracle));
-                    self.claims = others;
-                    let known: Vec<Claim> = known;
-                    known.iter().try_for_each(|claim| check_settled(&oracle, claim))?;
+                    for claim in self.claims.extract_if(.., |claim| claim.is_known(&oracle)) {
+                        check_settled(&oracle, &claim)?;
+                    }
                     what_is_missing(&oracle)
                 }
             };

@@ -115,7 +115,7 @@ impl Options {
     }
 }
 
-/// Events a commit to an archive waits for. A table keeps all of its snapshots, and each names every file so far.
+/// Events a commit to an archive waits for. Each commit adds a file at least, and each snapshot names every file so far.
 const fn archive_events_min(objects: usize) -> &'static [u64; 3] {
     match objects {
         0..=8 => &[5, 50, 1_000],
