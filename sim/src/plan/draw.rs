@@ -39,7 +39,7 @@ impl FaultPlan {
         partitions(seed, &mut classes, &options, &mut faults);
         disks(&mut classes, &options, &mut faults);
         clocks(&mut classes, &options, &mut faults);
-        rewinds(&mut classes, &options, &mut faults);
+        rewinds(seed, &mut classes, &options, &mut faults);
         pauses(&mut classes, &options, &mut faults);
         others(&mut Random::stream(seed, "others"), &options, &mut faults);
         archivers(&mut Random::stream(seed, "archivers"), &options, &mut faults);
@@ -228,11 +228,15 @@ fn clocks(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     }
 }
 
-fn rewinds(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+fn rewinds(seed: u64, random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
     if random.chance(75) || options.objects < 2 {
         return;
     }
-    let object = random.place(options.objects);
+    let mut object = random.place(options.objects);
+    // Archives are mostly of the root.
+    if options.archive_percent.is_some() && Random::stream(seed, "rewound roots").chance(40) {
+        object = 0;
+    }
     // A copy of the very beginning knows of no link.
     let latest = if random.chance(30) { 5 } else { options.trouble_ms / 2 };
     let copied = random.between(0, latest);

@@ -78,7 +78,8 @@ impl Sender {
     }
 
     fn held_until(&self) -> Option<Duration> {
-        self.held_at.map(|at| at + self.options.batch_timeout())
+        let held_at = self.held_at.filter(|_| !mutant!("filtered-range-kept"));
+        held_at.map(|at| at + self.options.batch_timeout())
     }
 
     /// The next time at which something falls due by itself.
