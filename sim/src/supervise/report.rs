@@ -190,7 +190,7 @@ impl Report {
 
 /// Counts of what went wrong on purpose, the most frequent first; what merely happened is left out.
 fn faults_by_kind(tally: &Tally) -> Vec<(&str, u64)> {
-    const NO_FAULTS: [&str; 10] = [
+    const NO_FAULTS: [&str; 11] = [
         "looks",
         "messages",
         "store requests",
@@ -198,6 +198,7 @@ fn faults_by_kind(tally: &Tally) -> Vec<(&str, u64)> {
         "steps",
         "records read along",
         "claims of settled",
+        "claims never held",
         "rot noticed",
         "rot where nobody reads",
         "rot that took the end of a WAL",

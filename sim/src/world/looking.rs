@@ -122,6 +122,7 @@ impl<R: Runner> World<'_, R> {
         let Some(((_, child), position)) = lock(&self.oracle).claims.pop_first() else { return Ok(()) };
         let chain: Vec<usize> = lock(&self.oracle).above(child).collect();
         if self.claims.len() == CLAIMS_MAX || !chain.iter().all(|at| self.is_open(*at)) {
+            self.count("claims never held");
             return Ok(());
         }
         let mut above = Vec::new();

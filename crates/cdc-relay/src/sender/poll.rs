@@ -58,10 +58,9 @@ impl Sender {
 
     /// Whether positions that were all filtered away have waited long enough for something to go with.
     fn is_hold_over(&self, now: Duration) -> bool {
-        let holds = self.scanned.sequence > self.link.acked.sequence;
         let skips = self.link.begin.sequence > self.link.acked.sequence;
         let over = self.held_until().is_none_or(|until| now >= until);
-        holds && (over || skips || self.is_flushing()) && !mutant!("filtered-range-kept")
+        self.holds() && (over || skips || self.is_flushing())
     }
 
     fn is_probe_due(&self, now: Duration) -> bool {
@@ -78,8 +77,12 @@ impl Sender {
     }
 
     fn held_until(&self) -> Option<Duration> {
-        let held_at = self.held_at.filter(|_| !mutant!("filtered-range-kept"));
-        held_at.map(|at| at + self.options.batch_timeout())
+        self.held_at.filter(|_| self.holds()).map(|at| at + self.options.batch_timeout())
+    }
+
+    /// Whether positions were read that nothing has told the receiver of.
+    fn holds(&self) -> bool {
+        self.scanned.sequence > self.link.acked.sequence && !mutant!("filtered-range-kept")
     }
 
     /// The next time at which something falls due by itself.

@@ -1,14 +1,12 @@
 //! Which epoch a parent grants, and from where.
 
-use cdc_model::{Digest, Epoch, Mark, ObjectId, Position, Refusal, Sequence};
+use cdc_model::{Digest, Epoch, Mark, Position, Refusal, Sequence};
 use cdc_relay::{GrantRequest, Granted, Inbound, Receiver};
+
+use crate::id;
 
 const ENDED: Epoch = Epoch { number: 2, nonce: 5 };
 const NEW: Epoch = Epoch { number: 3, nonce: 77 };
-
-fn id(name: &str) -> ObjectId {
-    format!("https://{name}.test").parse().unwrap()
-}
 
 fn place(n: u64) -> Position {
     Position { sequence: Sequence::new(n), digest: Digest::of(&n.to_be_bytes()) }

@@ -24,3 +24,12 @@ mod rewound;
 mod sending;
 #[cfg(test)]
 mod stages;
+
+#[cfg(test)]
+use cdc_model::ObjectId;
+
+/// An object of the tests.
+#[cfg(test)]
+fn id(name: &str) -> ObjectId {
+    format!("https://{name}.test").parse().unwrap()
+}

@@ -9,11 +9,9 @@ use cdc_model::{
 };
 use cdc_relay::{DEPTH_MAX, Hello, Hole, Inbound, Intake, OriginMark, Receiver, refused};
 
-const EPOCH: Epoch = Epoch { number: 2, nonce: 5 };
+use crate::id;
 
-fn id(name: &str) -> ObjectId {
-    format!("https://{name}.test").parse().unwrap()
-}
+const EPOCH: Epoch = Epoch { number: 2, nonce: 5 };
 
 fn at(n: u64) -> Sequence {
     Sequence::new(n)

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use cdc_model::{
-    Change, ChangeBody, Epoch, Filter, ObjectId, Operation, Origin, Record, Remedy, SchemaChange, Sequence,
-    Tag, Timestamp,
+    Change, ChangeBody, Epoch, Filter, Operation, Origin, Record, Remedy, SchemaChange, Sequence, Tag,
+    Timestamp,
 };
 use cdc_relay::{
     Aggregate, DeadLetter, Error, FilterStage, Forwarded, GroupBy, LookupError, Outcome, Pass, Stage,
@@ -12,12 +12,10 @@ use cdc_relay::{
 };
 use serde_json::{Value, json};
 
+use crate::id;
+
 const EPOCH: Epoch = Epoch { number: 1, nonce: 1 };
 const HOUR: i64 = 3_600_000;
-
-fn id(name: &str) -> ObjectId {
-    format!("https://{name}.test").parse().unwrap()
-}
 
 /// A child's event in the parent's log.
 fn event(sequence: u64, collection: &str, operation: Operation, time: i64) -> Record {

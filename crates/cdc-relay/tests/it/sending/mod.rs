@@ -8,16 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdc_model::{
-    Answer, Batch, ChangeBody, Digest, Epoch, Mark, ObjectId, Operation, Origin, Position, Record, Refusal,
-    Sequence, Timestamp,
+    Answer, Batch, ChangeBody, Digest, Epoch, Mark, Operation, Origin, Position, Record, Refusal, Sequence,
+    Timestamp,
 };
 use cdc_relay::{Action, Cutter, Hello, LinkOptions, Outbound, RequestId, Sender, Setup};
 
-const EPOCH: Epoch = Epoch { number: 3, nonce: 9 };
+use crate::id;
 
-fn id(name: &str) -> ObjectId {
-    format!("https://{name}.test").parse().unwrap()
-}
+const EPOCH: Epoch = Epoch { number: 3, nonce: 9 };
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -3,7 +3,8 @@
 use cdc_model::{Answer, Digest, Epoch, Mark, Position, Record, Refusal, Remedy, Sequence, Timestamp};
 use cdc_relay::{Action, Error, LinkOptions, Outbound, Sender, Setup, Status, Stop};
 
-use super::{Bench, EPOCH, id, ms, position, range, rows, said};
+use super::{Bench, EPOCH, ms, position, range, rows, said};
+use crate::id;
 
 /// What the sender of a log of five rows, all acknowledged, makes of one answer to its handshake.
 fn stop_after(change: impl FnOnce(&mut Answer, &[Record])) -> Option<Stop> {
