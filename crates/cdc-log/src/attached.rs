@@ -342,6 +342,8 @@ impl Attached {
         for _ in 0..HEALS_MAX {
             while self.look()?.drained.more {}
             let user = open_database(&self.database)?;
+            // Nobody would drain what came back with a loss of power.
+            user.pragma_update(None, "synchronous", "extra")?;
             user.execute_batch("BEGIN IMMEDIATE")?;
             let done = self.detach_in(&user);
             let end = if matches!(done, Ok(true)) { "COMMIT" } else { "ROLLBACK" };
@@ -368,7 +370,8 @@ impl Attached {
         }
     }
 
-    /// Undoes [`Attached::install`] for a log that is given up: takes capture out without draining it.
+    /// Undoes [`Attached::install`] for a log that is given up, also where nobody knows whether that was committed: takes
+    /// capture out without draining it, and no loss of power brings it back.
     ///
     /// # Errors
     ///
@@ -376,7 +379,8 @@ impl Attached {
     pub fn uninstall(&mut self) -> Result<()> {
         let user = open_database(&self.database)?;
         self.check_owner(&user)?;
-        strip_at(&user)
+        strip_at(&user)?;
+        user.close().map_err(|(_, error)| error.into())
     }
 
     /// Runs `work` on log and database at one moment at which nothing waits to be drained, with a comparison of the

@@ -225,7 +225,16 @@ impl Project {
         clock: &Clock,
     ) -> Result<AttachReport, (Error, Clean)> {
         let mut attached = self.open_attached(spec, clock).map_err(|error| (error, Clean(true)))?;
-        let installed = attached.install().map_err(Error::from);
+        let installed = match attached.install() {
+            // Tables that are refused leave the database as it was.
+            Err(
+                error @ (cdc_log::Error::UnknownTable { .. }
+                | cdc_log::Error::UnsupportedTable { .. }
+                | cdc_log::Error::WritesWouldFail { .. }
+                | cdc_log::Error::IsALog { .. }),
+            ) => return Err((error.into(), Clean(true))),
+            installed => installed.map_err(Error::from),
+        };
         let recorded = installed.and_then(|report| self.registry.put(spec).map(|()| report));
         recorded.map_err(|error| {
             let clean = is_new && attached.uninstall().is_ok();
