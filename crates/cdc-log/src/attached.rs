@@ -5,11 +5,12 @@ use cdc_model::{Clock, Digest, Fold, ObjectId, Sequence, Timestamp, mutant};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
-use crate::drain::{self, Drained, From, Source};
+use crate::comparison::Comparison;
+use crate::drain::{self, Compare, Drained, From, Source};
 use crate::foreign::{check_owner, is_a_log, open_database, open_waiting, strip_at};
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::verify::{CompareRows, RowDifference};
-use crate::{Error, Log, Result, reconcile, store};
+use crate::{Error, Log, Result, restored, store};
 
 /// A look begins anew so often when the application changes the schema meanwhile.
 const HEALS_MAX: usize = 3;
@@ -150,8 +151,8 @@ impl Attached {
         &self.database
     }
 
-    /// Installs capture in one transaction of the database: triggers, and a snapshot of every existing row of
-    /// tables the log has not seen before. A kill leaves all of it or nothing.
+    /// Installs capture in one short transaction of the database. A kill leaves all of it or nothing. Looks take up the
+    /// rows that are there, in ranges: they become snapshots.
     ///
     /// # Errors
     ///
@@ -180,20 +181,34 @@ impl Attached {
     /// [`Error::LogRewound`]; [`Error::Sqlite`] with [`Error::is_busy`] when the application holds its lock too
     /// long; and what is wrong with the database, as for [`Attached::open`].
     pub fn look(&mut self) -> Result<Look> {
+        self.look_and(Compare::WhenNeeded)
+    }
+
+    /// As [`Attached::look`], and goes on with a comparison of all tables, or begins one: a range of keys, when nothing is
+    /// left to be drained. `more` is set until it is done; [`Log::compared_at`] tells when the last one began.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Attached::look`].
+    pub fn audit(&mut self) -> Result<Look> {
+        self.look_and(Compare::Audit)
+    }
+
+    fn look_and(&mut self, compare: Compare) -> Result<Look> {
         let user = open_database(&self.database)?;
         if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
             user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
         }
-        let looked = self.look_at(&user);
+        let looked = self.look_at(&user, compare);
         user.close().map_err(|(_, error)| error)?;
         looked
     }
 
-    fn look_at(&mut self, user: &Connection) -> Result<Look> {
+    fn look_at(&mut self, user: &Connection, compare: Compare) -> Result<Look> {
         let mut look = Look::default();
         for _ in 0..HEALS_MAX {
             user.execute_batch("BEGIN")?;
-            let done = self.look_in(user, &mut look);
+            let done = self.look_in(user, &mut look, compare);
             user.execute_batch("ROLLBACK")?;
             if done? {
                 return Ok(look);
@@ -207,7 +222,7 @@ impl Attached {
 
     /// Drains one chunk inside the read transaction the caller holds on the database. Gives false when capture must
     /// be found healthy first.
-    fn look_in(&mut self, user: &Connection, look: &mut Look) -> Result<bool> {
+    fn look_in(&mut self, user: &Connection, look: &mut Look, compare: Compare) -> Result<bool> {
         self.check_owner(user)?;
         let schema = Schema::read(user)?;
         let is_healthy = |at| at == schema || mutant!("changed-schema-not-healed");
@@ -221,8 +236,9 @@ impl Attached {
             let count = trims(user)?;
             self.log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
         }
+        let at_rest = compare != Compare::Audit && !Comparison::read(&self.log.conn)?.is_needed();
         match state {
-            MarkState::Agrees if !has_rows_after(user, mark)? => return Ok(true),
+            MarkState::Agrees if at_rest && !has_rows_after(user, mark)? => return Ok(true),
             // Without any row there is nothing to hold the mark against.
             MarkState::Differs { oldest: None } => {
                 self.healthy_at = None;
@@ -230,12 +246,18 @@ impl Attached {
             }
             MarkState::Agrees | MarkState::Differs { .. } => {}
         }
-        look.drained = self.drain_at(user, mark, state)?;
+        look.drained = self.drain_at(user, mark, state, compare)?;
         look.restored = state != MarkState::Agrees;
         Ok(true)
     }
 
-    fn drain_at(&mut self, user: &Connection, mark: Option<CaptureRow>, state: MarkState) -> Result<Drained> {
+    fn drain_at(
+        &mut self,
+        user: &Connection,
+        mark: Option<CaptureRow>,
+        state: MarkState,
+        compare: Compare,
+    ) -> Result<Drained> {
         let tables = capture::by_id(user)?;
         let source = Source { user, tables: &tables };
         let mut drain = |compare| {
@@ -247,8 +269,8 @@ impl Attached {
                 start.drain(source, log)
             })
         };
-        match drain(false) {
-            Err(Error::UnfitCaptureRow { .. }) => drain(true),
+        match drain(compare) {
+            Err(Error::UnfitCaptureRow { .. }) => drain(Compare::All),
             drained => drained,
         }
     }
@@ -271,6 +293,7 @@ impl Attached {
             self.log.transact(|log| schema.store(log.conn()))?;
         }
         self.healthy_at = Some(schema);
+        installed.rows = capture::count_rows(user, &installed.new)?;
         Ok(installed)
     }
 
@@ -360,7 +383,7 @@ impl Attached {
     fn detach_in(&mut self, user: &Connection) -> Result<bool> {
         let mut look = Look::default();
         loop {
-            if !self.look_in(user, &mut look)? {
+            if !self.look_in(user, &mut look, Compare::WhenNeeded)? {
                 return Ok(false);
             }
             if !look.drained.more {
@@ -397,7 +420,8 @@ impl Attached {
         self.log.at_one_moment(|log| {
             user.execute_batch("BEGIN").map_err(Error::Sqlite)?;
             let mark = drain::mark(&log.conn)?;
-            if mark_state(&user, mark)? != MarkState::Agrees || has_rows_after(&user, mark)? {
+            let compared = !Comparison::read(&log.conn)?.is_needed();
+            if !compared || mark_state(&user, mark)? != MarkState::Agrees || has_rows_after(&user, mark)? {
                 return Ok(None);
             }
             work(log, &|fold| crate::verify::compare_rows(&user, log.id(), fold)).map(Some)
@@ -420,19 +444,19 @@ struct Start {
     /// What was done before it.
     done: Drained,
     from: Option<CaptureRow>,
-    compare: bool,
+    compare: Compare,
 }
 
 impl Start {
     /// When the row at the mark is not the one that was drained, the database is an older copy of itself: undoes what
     /// was drained after the copy was taken.
     fn find(&mut self, user: &Connection, log: &mut LogTransaction<'_>, oldest: Option<i64>) -> Result<()> {
-        match reconcile::fork_point(user, log)? {
+        match restored::fork_point(user, log)? {
             Some((row, sequence)) => {
                 self.from = Some(row);
-                match reconcile::undo(log, sequence)? {
+                match restored::undo(log, sequence)? {
                     Some(undone) => (self.done.records, self.done.reconciled) = (undone, undone),
-                    None => self.compare = true,
+                    None => self.compare = Compare::All,
                 }
                 drain::set_mark(log.conn(), row)
             }
@@ -443,14 +467,14 @@ impl Start {
             }),
             None => {
                 // Rows whose past is not known count for what they hold; the comparison finds the rest.
-                (self.from, self.compare) = (None, true);
+                (self.from, self.compare) = (None, Compare::All);
                 Ok(())
             }
         }
     }
 
     fn drain(mut self, source: Source<'_>, log: &mut LogTransaction<'_>) -> Result<Drained> {
-        if !self.compare && self.done.records >= drain::DRAIN_ROWS_MAX {
+        if self.compare != Compare::All && self.done.records >= drain::DRAIN_ROWS_MAX {
             // A very long undo is committed by itself.
             self.done.more = true;
             return Ok(self.done);

@@ -9,6 +9,7 @@ use cdc_model::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
+use crate::comparison::{self, Comparison};
 use crate::owned::OwnCapture;
 use crate::transaction::LogTransaction;
 use crate::verify::CompareRows;
@@ -235,7 +236,7 @@ impl Log {
         work: impl FnOnce(&Self, &CompareRows<'_>) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
         self.at_one_moment(|log| {
-            if crate::attached::has_capture_rows(&log.conn)? {
+            if crate::attached::has_capture_rows(&log.conn)? || Comparison::read(&log.conn)?.is_needed() {
                 return Ok(None);
             }
             work(log, &|fold| log.compare_rows(fold)).map(Some)
@@ -274,6 +275,16 @@ impl Log {
             timestamp: self.tail.timestamp,
             epoch: Some(self.epoch),
         }
+    }
+
+    /// When the last comparison of all tables with the log had begun that is done: what bypassed capture before is in the
+    /// log. `None` before the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn compared_at(&self) -> Result<Option<Timestamp>> {
+        comparison::compared_at(&self.conn)
     }
 
     /// The oldest readable sequence; one beyond the tail when the log is empty.

@@ -58,6 +58,8 @@
 //! ```
 
 mod archiver;
+mod backfill;
+pub use backfill::Backfill;
 mod drainer;
 mod engine;
 pub use engine::{Cdc, CdcBuilder, Deadline};

@@ -51,32 +51,6 @@ pub(crate) fn write_state(id: i64, op: &str, values: &[String]) -> Vec<String> {
     parts.into_iter().map(|values| part("+", values)).chain([part(op, last)]).collect()
 }
 
-/// The statement that writes a state of every row that `from` (`FROM … WHERE …`) gives, told apart by `keys`.
-pub(crate) fn write_states(id: i64, op: &str, values: &[String], from: &str, keys: &[String]) -> String {
-    if values.len() <= ROW_VALUES_MAX {
-        let list: String = values.iter().map(|value| format!(", {value}")).collect();
-        return format!("{} SELECT {NOW}, '{op}', {id}, random(){list} {from}", head(values.len()));
-    }
-    let last = values_in_parts(values.len()) / ROW_VALUES_MAX;
-    // The columns' collations may be coarser than the key's. Keys that differ in any collation differ in their bytes.
-    let key_names: String = (0..keys.len()).map(|at| format!("k{at} COLLATE BINARY, ")).collect();
-    let part = |(at, values): (usize, &[String])| {
-        let keys: String = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}, ")).collect();
-        let op = if at == last { op } else { "+" };
-        let value = |place| values.get(place).map_or("NULL", String::as_str);
-        let list: String =
-            (0..ROW_VALUES_MAX).map(|place| format!(", {} AS v{place}", value(place))).collect();
-        format!("SELECT {keys}{at} AS part, '{op}' AS op{list} {from}")
-    };
-    let parts: Vec<String> = values.chunks(ROW_VALUES_MAX).enumerate().map(part).collect();
-    let list: String = (0..ROW_VALUES_MAX).map(|place| format!(", v{place}")).collect();
-    format!(
-        "{} SELECT {NOW}, op, {id}, random(){list} FROM ({}) ORDER BY {key_names}part",
-        head(ROW_VALUES_MAX),
-        parts.join(" UNION ALL ")
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use rusqlite::Connection;

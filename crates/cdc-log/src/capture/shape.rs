@@ -196,7 +196,12 @@ impl Shape {
             declared_type: column.declared_type.clone(),
             key: column.key,
         });
-        SchemaChange { collection: self.table.clone(), version, columns: columns.collect() }
+        SchemaChange {
+            collection: self.table.clone(),
+            version,
+            columns: columns.collect(),
+            ..SchemaChange::default()
+        }
     }
 }
 
