@@ -259,6 +259,11 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
     const PROMISE: &str = "captured or not written";
     let fact = rows::fact(&row.body)?;
     let mut class = Class::Schema;
+    if let Fact::Schema { .. } = &fact {
+        let known = oracle.known(at);
+        known.loose.iter_mut().for_each(|documents| documents.apply(&fact));
+        known.shown.insert(row.sequence, Shown::Found(fact.clone()));
+    }
     if let Fact::Change { collection, document, before, .. } = &fact {
         class = match collection.as_str() {
             COUNTS => Class::Counted,
