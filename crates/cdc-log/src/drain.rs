@@ -182,7 +182,7 @@ struct Drain<'t> {
 /// When a row was captured. A time that no calendar has would be the log's time from then on and keep its archive from
 /// going on; who writes one gets the time of the drain instead.
 fn captured_at(row: &Row<'_>, log: &LogTransaction<'_>) -> Result<Timestamp> {
-    let at = row.get_ref(1)?.as_i64().ok().map(Timestamp::new);
+    let at = capture::time_of(row.get_ref(1)?);
     Ok(at.filter(|at| (Timestamp::ZERO..=YEAR_9999).contains(at)).unwrap_or_else(|| log.now()))
 }
 

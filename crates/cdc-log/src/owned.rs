@@ -195,7 +195,7 @@ impl<'c> Tx<'c> {
 }
 
 const EMIT: &str = "INSERT INTO _cdc_capture(ts, op, tbl, nonce, v0, v1, v2, v3, v4, v5, v6) VALUES \
-    (CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER), 'E', 0, random(), ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    (julianday(), 'E', 0, random(), ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 /// What the names of our tables, triggers and statements have in them.
 const OURS: &str = "_cdc_";

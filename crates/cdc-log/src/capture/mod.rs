@@ -10,6 +10,7 @@ pub(crate) use install::{
 };
 pub use install::{Installed, Tables};
 mod rows;
+pub(crate) use rows::time_of;
 mod shape;
 pub(crate) use shape::{quoted, tables as existing};
 mod triggers;
