@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdc::{ArchiveSettings, Cdc, Deadline, Env, LinkOptions, Settings, Trouble};
+use cdc::{ArchiveSettings, AuditSettings, Cdc, Deadline, Env, LinkOptions, Settings, Trouble};
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Loopback, Transport};
@@ -185,7 +185,9 @@ impl Host {
         Settings {
             link: link(&self.options),
             archive: self.storage.as_ref().map(|_| self.archive()),
+            audit: AuditSettings { interval_ms: self.options.audit_ms, cpu_percent: 50 },
             remotes,
+            ..Settings::default()
         }
     }
 

@@ -33,7 +33,12 @@ pub struct Attached {
     log: Log,
     /// The schema with which capture was last found healthy.
     healthy_at: Option<Schema>,
+    /// How often others held the database for too long, since it was last counted in the log.
+    collisions: u64,
 }
+
+/// The counter of how often others held the database for longer than we waited.
+const COLLISIONS: &str = "collisions";
 
 /// A database's schema: its cookie, how many objects it has, and a digest of their texts in their order.
 ///
@@ -116,6 +121,26 @@ pub struct Look {
     pub restored: bool,
 }
 
+/// What one trimming did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trimmed {
+    /// So many rows were removed.
+    Rows(u64),
+    /// Somebody else held the database.
+    Busy,
+}
+
+impl Trimmed {
+    /// How many rows were removed.
+    #[must_use]
+    pub const fn rows(self) -> u64 {
+        match self {
+            Self::Rows(rows) => rows,
+            Self::Busy => 0,
+        }
+    }
+}
+
 impl Attached {
     /// Opens the log for a database that is attached or about to be. The database itself is only looked at.
     ///
@@ -128,7 +153,7 @@ impl Attached {
         // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None)?;
         let log = Log::open(log, id, clock)?;
-        let attached = Self { database: database.to_owned(), tables, log, healthy_at: None };
+        let attached = Self { database: database.to_owned(), tables, log, healthy_at: None, collisions: 0 };
         attached.check_owner(&user)?;
         user.close().map_err(|(_, error)| error)?;
         Ok(attached)
@@ -195,6 +220,12 @@ impl Attached {
     }
 
     fn look_and(&mut self, compare: Compare) -> Result<Look> {
+        let looked = self.look_once(compare);
+        self.collisions += u64::from(looked.as_ref().is_err_and(Error::is_busy));
+        looked
+    }
+
+    fn look_once(&mut self, compare: Compare) -> Result<Look> {
         let user = open_database(&self.database)?;
         if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
             user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
@@ -260,8 +291,12 @@ impl Attached {
     ) -> Result<Drained> {
         let tables = capture::by_id(user)?;
         let source = Source { user, tables: &tables };
+        let collisions = self.collisions;
         let mut drain = |compare| {
             self.log.transact(|log| {
+                if collisions > 0 {
+                    log.count(COLLISIONS, collisions)?;
+                }
                 let mut start = Start { done: Drained::default(), from: mark, compare };
                 if let MarkState::Differs { oldest } = state {
                     start.find(user, log, oldest)?;
@@ -269,10 +304,12 @@ impl Attached {
                 start.drain(source, log)
             })
         };
-        match drain(compare) {
+        let drained = match drain(compare) {
             Err(Error::UnfitCaptureRow { .. }) => drain(Compare::All),
             drained => drained,
-        }
+        }?;
+        self.collisions = 0;
+        Ok(drained)
     }
 
     /// Installs what is missing or damaged, in one short transaction; nothing is written when all is well.
@@ -315,18 +352,21 @@ impl Attached {
     }
 
     /// Removes drained capture rows from the database, a few at a time, never the one at the mark. Does nothing
-    /// when somebody else is writing. Gives the number removed.
+    /// when somebody else is writing.
     ///
     /// # Errors
     ///
     /// [`Error::Sqlite`] other than a held lock.
-    pub fn trim(&mut self) -> Result<u64> {
+    pub fn trim(&mut self) -> Result<Trimmed> {
         let Some(mark) = drain::mark(&self.log.conn)? else {
-            return Ok(0);
+            return Ok(Trimmed::Rows(0));
         };
         match self.trim_once(mark) {
-            Err(error) if error.is_busy() => Ok(0),
-            other => other,
+            Err(error) if error.is_busy() => {
+                self.collisions += 1;
+                Ok(Trimmed::Busy)
+            }
+            other => other.map(Trimmed::Rows),
         }
     }
 

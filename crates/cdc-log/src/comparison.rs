@@ -256,7 +256,10 @@ impl Comparison {
     ) -> Result<()> {
         let collection = table.shape.table.as_str();
         range.take(row.json.len());
-        let folded = documents::state(log.log(), collection, &row.document_id)?;
+        let mut folded = documents::state(log.log(), collection, &row.document_id)?;
+        if self.backfilled.contains(collection) && mutant!("backfilled-twice") {
+            folded = None;
+        }
         let found = Found {
             collection,
             document_id: &row.document_id,

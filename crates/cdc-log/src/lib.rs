@@ -31,7 +31,7 @@
 //! ```
 
 mod attached;
-pub use attached::{AttachReport, Attached, Look};
+pub use attached::{AttachReport, Attached, Look, Trimmed};
 mod capture;
 pub use capture::{Installed, Tables};
 mod comparison;

@@ -79,7 +79,7 @@ impl<'u> LiveRows<'u> {
 
     /// All rows.
     pub(crate) fn all(&self) -> Result<Vec<LiveRow>> {
-        self.select("", [], usize::MAX, usize::MAX)
+        self.select("NOT INDEXED", [], usize::MAX, usize::MAX)
     }
 
     /// Whether the table has a row with this document id.

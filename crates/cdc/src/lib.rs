@@ -58,6 +58,7 @@
 //! ```
 
 mod archiver;
+mod auditor;
 mod backfill;
 pub use backfill::Backfill;
 mod drainer;
@@ -77,7 +78,7 @@ pub use reader::{LogStatus, Reader, ReplayBuilder};
 mod registry;
 pub use registry::{AttachedSpec, ObjectSpec};
 mod settings;
-pub use settings::{ArchiveSettings, Settings};
+pub use settings::{ArchiveSettings, AuditSettings, CaptureSettings, Settings, Trim};
 mod shared;
 pub use shared::Trouble;
 mod tiers;
