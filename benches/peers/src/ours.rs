@@ -109,7 +109,7 @@ impl Peer for OfAttached {
     }
 
     fn rest(&mut self) -> Result<()> {
-        while self.attached.trim()? > 0 {}
+        while self.attached.trim()?.rows() > 0 {}
         Ok(())
     }
 
