@@ -32,6 +32,8 @@ pub struct Attached {
     log: Log,
     /// The schema with which capture was last found healthy.
     healthy_at: Option<Schema>,
+    /// How long a look waits for the application's lock.
+    patience: Duration,
 }
 
 /// A database's schema: its cookie, how many objects it has, and a digest of their texts in their order.
@@ -123,11 +125,28 @@ impl Attached {
     /// What is wrong with the database: [`Error::NotFound`], [`Error::NotADatabase`], [`Error::NotWritable`],
     /// [`Error::Utf16`], [`Error::NetworkFileSystem`], [`Error::DrainedElsewhere`], [`Error::AnotherObject`].
     pub fn open(database: &Path, log: &Path, id: &ObjectId, tables: Tables, clock: &Clock) -> Result<Self> {
-        let user = open_database(database)?;
+        Self::open_within(store::BUSY_TIMEOUT, database, log, id, tables, clock)
+    }
+
+    /// As [`Attached::open`], for somebody who has other things to do: neither this nor a later look waits longer than
+    /// `patience` while the application holds its lock, but ends with an error that [is busy](Error::is_busy).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Attached::open`].
+    pub fn open_within(
+        patience: Duration,
+        database: &Path,
+        log: &Path,
+        id: &ObjectId,
+        tables: Tables,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let user = open_waiting(database, patience)?;
         // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None)?;
         let log = Log::open(log, id, clock)?;
-        let attached = Self { database: database.to_owned(), tables, log, healthy_at: None };
+        let attached = Self { database: database.to_owned(), tables, log, healthy_at: None, patience };
         attached.check_owner(&user)?;
         user.close().map_err(|(_, error)| error)?;
         Ok(attached)
@@ -180,7 +199,7 @@ impl Attached {
     /// [`Error::LogRewound`]; [`Error::Sqlite`] with [`Error::is_busy`] when the application holds its lock too
     /// long; and what is wrong with the database, as for [`Attached::open`].
     pub fn look(&mut self) -> Result<Look> {
-        let user = open_database(&self.database)?;
+        let user = open_waiting(&self.database, self.patience)?;
         if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
             user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
         }

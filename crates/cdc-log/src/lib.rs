@@ -49,6 +49,7 @@ pub use owned::{Emit, Tx};
 mod reconcile;
 mod seek;
 mod store;
+mod template;
 mod transaction;
 pub use transaction::{Link, LogTransaction, Save};
 mod verify;

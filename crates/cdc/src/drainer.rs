@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cdc_net::{Env, Watch as _};
 
-use crate::node::Hot;
+use crate::node::{Hot, Usage};
 use crate::shared::{Shared, stopped};
 use crate::{Error, Result};
 
@@ -16,8 +16,11 @@ const SECOND_LOOK: Duration = Duration::from_millis(15);
 /// Safety net: the file's state is compared this often even when nothing woke us.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// And looked at regardless after this many sweeps.
+/// And looked at regardless after this many sweeps, ...
 const SWEEPS_PER_LOOK: u32 = 30;
+
+/// ... or this many once the object was closed because nothing happened to it.
+const SWEEPS_PER_LOOK_CLOSED: u32 = 3600;
 
 /// Pause after a look that failed.
 const RETRY: Duration = Duration::from_millis(200);
@@ -31,14 +34,18 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
     let mut seen = None;
     let mut asked = *flush.borrow_and_update();
     let (mut second_look, mut trim_due, mut sweeps) = (false, false, 0);
+    let mut usage = Usage::Use;
     loop {
         let now = watch.state();
+        if seen.as_ref().is_some_and(|seen| *seen != now) {
+            usage = Usage::Use;
+        }
         if seen.as_ref() != Some(&now) || second_look {
             second_look = seen.as_ref() != Some(&now);
             seen = Some(now);
             trim_due = true;
             sweeps = 0;
-            if !look_until_quiet(&object, asked).await {
+            if !look_until_quiet(&object, usage, asked).await {
                 seen = None;
             }
         }
@@ -56,13 +63,14 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
             () = stopped(&mut stop) => return,
             _ = flush.changed() => {
                 asked = *flush.borrow_and_update();
-                seen = None;
+                (seen, usage) = (None, Usage::Use);
             }
             () = watch.changed(), if !second_look => {}
             () = object.env.sleep(pause) => {
                 sweeps += 1;
-                if sweeps >= SWEEPS_PER_LOOK {
-                    seen = None;
+                let enough = if object.is_open() { SWEEPS_PER_LOOK } else { SWEEPS_PER_LOOK_CLOSED };
+                if sweeps >= enough {
+                    (seen, usage) = (None, Usage::Passing);
                 } else if trim_due && !second_look && seen.as_ref() == Some(&watch.state()) {
                     trim_due = trim(&object).await;
                     seen = Some(watch.state());
@@ -73,12 +81,12 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
 }
 
 /// Looks until nothing is left, and tells those who `asked`. Gives false when a look failed and is to be repeated.
-async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, asked: u64) -> bool {
+async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, usage: Usage, asked: u64) -> bool {
     loop {
         if *object.stop.borrow() {
             return true;
         }
-        let looked = object.run(|node| match &mut node.hot {
+        let looked = object.run_as(usage, |node| match &mut node.hot {
             Hot::Attached(attached) => Ok(Some(attached.look()?)),
             Hot::Owned(_) => Ok(None),
         });
@@ -102,7 +110,7 @@ async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, asked: u64) -> bool {
 /// Trims one step. Gives whether there is more to trim.
 async fn trim<E: Env>(object: &Arc<Shared<E>>) -> bool {
     let trimmed: Result<u64> = object
-        .run(|node| match &mut node.hot {
+        .run_as(Usage::Passing, |node| match &mut node.hot {
             Hot::Attached(attached) => Ok(attached.trim()?),
             Hot::Owned(_) => Ok(0),
         })

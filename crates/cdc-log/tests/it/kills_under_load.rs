@@ -64,13 +64,19 @@ fn write_as_an_application(folder: &Path) {
     for n in ledger::next(&app).. {
         app.execute_batch(&format!("BEGIN IMMEDIATE; {}; COMMIT", ledger::statements(n))).unwrap();
         println!("written {n}");
+        // Without a moment in between nobody else would come to read.
+        std::thread::sleep(Duration::from_micros(200));
     }
 }
 
 fn drain(folder: &Path) {
+    println!("ready");
     loop {
-        let mut attached = attached(folder);
-        println!("ready");
+        let mut attached = match ledger::open_attached(folder) {
+            // The application writes on and on; who reads comes late.
+            Err(error) if error.is_busy() => continue,
+            attached => attached.unwrap(),
+        };
         for _ in 0..20 {
             match attached.look() {
                 Err(error) if error.is_busy() => {}

@@ -1,6 +1,7 @@
 //! What a history acknowledged, held against what its log has: each event once, none missing.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use cdc_log::{Attached, Log, Tables};
 use cdc_model::{Operation, Sequence};
@@ -28,8 +29,13 @@ pub(crate) fn next(conn: &Connection) -> i64 {
 }
 
 /// The log of the application's database in `folder`.
-pub(crate) fn attached(folder: &std::path::Path) -> Attached {
-    Attached::open(&folder.join("app.db"), &folder.join("log"), &id(), Tables::All, &clock()).unwrap()
+pub(crate) fn attached(folder: &Path) -> Attached {
+    open_attached(folder).unwrap()
+}
+
+/// As [`attached`], where the application may hold its lock.
+pub(crate) fn open_attached(folder: &Path) -> cdc_log::Result<Attached> {
+    Attached::open(&folder.join("app.db"), &folder.join("log"), &id(), Tables::All, &clock())
 }
 
 /// The acknowledged rows of one history and its log's events, followed as it grows.
