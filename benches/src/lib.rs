@@ -24,6 +24,8 @@ mod capture;
 pub use capture::{CaptureOptions, Captured, How, capture_sides};
 mod cold;
 pub use cold::{ColdRead, HotRead, cold_sides};
+mod density;
+pub use density::{DensityFigure, DensityOptions, density};
 mod drain;
 pub use drain::{BareDrain, Drain, drain_sides};
 mod hop;

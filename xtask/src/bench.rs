@@ -8,6 +8,9 @@ use crate::repository::{self, Repository};
 /// What to pass on.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Measure thousands of objects in one process, and nothing else.
+    #[arg(long)]
+    density: bool,
     /// Arguments of the report program, after `--`.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -19,5 +22,6 @@ pub(crate) struct Options {
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
     repository::make_folder(&repository.target.join("bench"))?;
     let report = ["run", "--release", "--package", "benches", "--bin", "report", "--"];
-    repository::code(repository.cargo(report).args(&options.arguments))
+    let density = options.density.then_some("--density");
+    repository::code(repository.cargo(report).args(density).args(&options.arguments))
 }
