@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// package that brings it; `-- --embedded` does without servers.
     #[arg(long)]
     peers: bool,
+    /// Measure thousands of objects in one process, and nothing else.
+    #[arg(long)]
+    density: bool,
     /// Arguments of the program, after `--`.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -36,5 +39,6 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Erro
     } else {
         program.args(report);
     }
-    repository::code(program.arg("--").args(&options.arguments))
+    let density = options.density.then_some("--density");
+    repository::code(program.arg("--").args(density).args(&options.arguments))
 }
