@@ -1,7 +1,7 @@
 //! Which objects there are, who is whose parent, and where they live.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cdc_model::ObjectId;
 
