@@ -43,8 +43,15 @@ impl Looks {
     /// reader holds open is not closed whole.
     pub(crate) fn new(paths: Vec<PathBuf>, tables: Vec<PathBuf>, keeps_open: bool) -> Self {
         let readers_max = if keeps_open { READERS_MAX } else { 1 };
-        let (readers, nonces) = (BTreeMap::new(), BTreeMap::new());
-        Self { paths, tables, readers, readers_max, nonces, rows: 0, looks: 0 }
+        Self {
+            paths,
+            tables,
+            readers: BTreeMap::new(),
+            readers_max,
+            nonces: BTreeMap::new(),
+            rows: 0,
+            looks: 0,
+        }
     }
 
     /// Closes an object's reader: its process has ended.
