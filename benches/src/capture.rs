@@ -1,5 +1,5 @@
-//! What capture costs an application: the same statements without capture, with one more prepared insert, and with
-//! the triggers.
+//! What capture costs an application: the same statements without capture, with one more prepared insert, with the
+//! triggers, and with the triggers but those that look for rows that a REPLACE removes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +18,9 @@ use crate::{Result, Rng, Shape, Side, object};
 pub enum How {
     /// By the triggers that attaching installs.
     Triggers,
+    /// By the same triggers without the guards: what a REPLACE removes is missed. No setting does this; it tells
+    /// what capture costs from what the guards cost.
+    Unguarded,
     /// By one more statement of the application, which knows the values already.
     Floor,
     /// Not at all.
@@ -40,15 +43,17 @@ pub struct CaptureOptions {
 /// Rows that are in the table all the time.
 const ROWS_BEFORE: u32 = 1000;
 
-/// The application with triggers, with one more insert, and without capture, in this order.
+/// The application with triggers, with one more insert, without capture, and with triggers but without guards, in
+/// this order.
 ///
 /// # Errors
 ///
 /// When a database cannot be made.
 pub fn capture_sides(options: CaptureOptions) -> Result<Vec<Box<dyn Side>>> {
     let folder = Arc::new(tempfile::tempdir()?);
-    let side = |how| Captured::new(Arc::clone(&folder), how, options);
-    Ok(vec![Box::new(side(How::Triggers)?), Box::new(side(How::Floor)?), Box::new(side(How::None)?)])
+    let side =
+        |how| -> Result<Box<dyn Side>> { Ok(Box::new(Captured::new(Arc::clone(&folder), how, options)?)) };
+    [How::Triggers, How::Floor, How::None, How::Unguarded].into_iter().map(side).collect()
 }
 
 /// One statement and what the floor keeps of it.
@@ -87,7 +92,12 @@ impl Captured {
         }
         drop(insert);
         match how {
-            How::Triggers => install(&path, &folder.path().join("log.db"))?,
+            How::Triggers | How::Unguarded => {
+                install(&path, &folder.path().join(format!("{how:?}-log.db")))?;
+                if how == How::Unguarded {
+                    drop_guards(&conn)?;
+                }
+            }
             How::Floor => conn.execute_batch(&kept_table(options.shape))?,
             How::None => {}
         }
@@ -123,7 +133,7 @@ impl Captured {
                     let head = [self.kept, 1_705_276_800_000, 1, 1, nonce].map(Value::Integer);
                     head.into_iter().chain(states).collect()
                 }
-                How::Triggers | How::None => Vec::new(),
+                How::Triggers | How::Unguarded | How::None => Vec::new(),
             };
             steps.push(Step { bound, kept });
         }
@@ -208,6 +218,17 @@ fn install(database: &Path, log: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The triggers of an insert that look for rows which a REPLACE removes: before it those that conflict, after it those
+/// that are gone.
+const GUARDS: [&str; 2] = ["_cdc_1_guard_insert", "_cdc_1_replaced_by_insert"];
+
+fn drop_guards(app: &Connection) -> Result<()> {
+    for guard in GUARDS {
+        app.execute_batch(&format!("DROP TRIGGER {guard}"))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +236,9 @@ mod tests {
     #[test]
     fn every_round_changes_every_row_once_and_keeps_it_once() {
         for operation in [Operation::Insert, Operation::Update, Operation::Delete] {
-            for (how, table) in [(How::Triggers, "_cdc_capture"), (How::Floor, "kept")] {
+            let sides =
+                [(How::Triggers, "_cdc_capture"), (How::Unguarded, "_cdc_capture"), (How::Floor, "kept")];
+            for (how, table) in sides {
                 let folder = Arc::new(tempfile::tempdir().unwrap());
                 let options =
                     CaptureOptions { shape: Shape::wide(), operation, per_transaction: 7, rows: 20 };

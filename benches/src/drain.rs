@@ -73,7 +73,7 @@ impl Drain {
 
 impl Side for Drain {
     fn prepare(&mut self) -> Result<()> {
-        while self.attached.trim()? > 0 {}
+        while self.attached.trim()?.rows() > 0 {}
         self.write()
     }
 

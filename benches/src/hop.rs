@@ -108,7 +108,7 @@ impl Hop {
 }
 
 /// Takes one batch into the parent's transaction.
-fn take(
+pub(crate) fn take(
     log: &mut LogTransaction<'_>,
     receiver: &Receiver,
     link: &Inbound,

@@ -18,26 +18,40 @@
 
 mod append;
 pub use append::{AppendOptions, BareAppend, LogAppend, Whose, append_sides};
+#[cfg(feature = "engine")]
 mod archive;
+#[cfg(feature = "engine")]
 pub use archive::{ArchiveAppend, ParquetWriter, archive_sides};
 mod capture;
 pub use capture::{CaptureOptions, Captured, How, capture_sides};
+#[cfg(feature = "engine")]
 mod cold;
+#[cfg(feature = "engine")]
 pub use cold::{ColdRead, HotRead, cold_sides};
 mod density;
 pub use density::{DensityFigure, DensityOptions, density};
 mod drain;
 pub use drain::{BareDrain, Drain, drain_sides};
+mod figure;
+pub use figure::{Figure, Kind};
 mod hop;
 pub use hop::{BareHop, Hop, hop_sides};
+mod inbox;
+pub use inbox::{Inbox, inbox_sides};
 mod measure;
-pub use measure::{Compared, Cost, Metric, Side, Stopwatch, compare, cpu_time, timed};
+pub use measure::{Compared, Cost, Metric, Side, Stopwatch, compare, cpu_time, cpu_time_of, timed};
+mod miss;
+pub use miss::{HandleMiss, WarmHandle, miss_sides};
 mod range;
 pub use range::{RangeRead, RangeStyle, range_sides};
+#[cfg(feature = "engine")]
 mod replay;
+#[cfg(feature = "engine")]
 pub use replay::{FacadeRead, ReplayHistory, replay_sides};
 mod stored;
+#[cfg(feature = "engine")]
 mod tree;
+#[cfg(feature = "engine")]
 pub use tree::{Tree, TreeOptions, TreeResult};
 mod workload;
 pub use workload::{Batches, Rng, Shape, bodies, object, origin};

@@ -94,8 +94,18 @@ pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Cost, T)> {
 #[must_use]
 pub fn cpu_time() -> Option<Duration> {
     std::thread::yield_now();
+    of_tasks(Path::new("/proc/self/task"))
+}
+
+/// Processor time of the threads that another process has now, where the system tells.
+#[must_use]
+pub fn cpu_time_of(process: u32) -> Option<Duration> {
+    of_tasks(Path::new(&format!("/proc/{process}/task")))
+}
+
+fn of_tasks(tasks: &Path) -> Option<Duration> {
     let mut nanos = None;
-    for task in fs::read_dir("/proc/self/task").ok()? {
+    for task in fs::read_dir(tasks).ok()? {
         let spent = nanos_of(&task.ok()?.path().join("schedstat"));
         nanos = match (nanos, spent) {
             (Some(sum), Some(spent)) => Some(sum + spent),
@@ -155,6 +165,13 @@ impl Compared {
     pub fn ratio(&self, side: usize, base: usize, metric: Metric) -> f64 {
         let (ours, base) = (self.series(side, metric), self.series(base, metric));
         median(ours.into_iter().zip(base).map(|(ours, base)| ours / base).collect())
+    }
+
+    /// The median over the rounds of what `side` cost more than `base` in the same round, µs per item.
+    #[must_use]
+    pub fn difference(&self, side: usize, base: usize, metric: Metric) -> f64 {
+        let (ours, base) = (self.series(side, metric), self.series(base, metric));
+        median(ours.into_iter().zip(base).map(|(ours, base)| ours - base).collect())
     }
 
     fn series(&self, side: usize, metric: Metric) -> Vec<f64> {

@@ -314,7 +314,7 @@ pub(crate) fn time_of(sequence: Sequence) -> Timestamp {
     Timestamp::new(EPOCH_MS.saturating_add(sequence.as_i64()))
 }
 
-/// The log of a parent with a hundred tenants, in consecutive batches.
+/// The log of a parent with so many tenants, in consecutive batches.
 #[derive(Clone, Debug)]
 pub struct Batches {
     id: ObjectId,
@@ -325,13 +325,22 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// From the first row of the log of `id`.
+    /// From the first row of the log of `id`, which has a hundred tenants.
     ///
     /// # Errors
     ///
     /// None.
     pub fn new(id: &ObjectId, epoch: Epoch) -> Result<Self> {
-        let origins = (1..=100).map(origin).collect::<Result<_>>()?;
+        Self::with_origins(id, epoch, 100)
+    }
+
+    /// As [`Batches::new`] with so many tenants, whose events take turns.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn with_origins(id: &ObjectId, epoch: Epoch, origins: u32) -> Result<Self> {
+        let origins = (1..=origins).map(origin).collect::<Result<_>>()?;
         Ok(Self { id: id.clone(), epoch, origins, at: Position::START, rng: Rng::new(1) })
     }
 

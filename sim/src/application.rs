@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdc::Env;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
 
@@ -40,10 +41,12 @@ const DESIGNS: usize = usize::MAX / 11;
 
 /// A change of the captured tables.
 #[derive(Clone, Copy, Debug)]
-enum Design {
+pub(crate) enum Design {
     Sql(&'static str),
     /// One of the triggers that capture is gone.
     TriggerDropped(u32),
+    /// Rows are written while no trigger fires.
+    Unseen(&'static str),
 }
 
 /// The ways in which tools and people change tables: columns, keys' order, the rebuild that ORMs do.
@@ -67,15 +70,34 @@ const DESIGNS_OF_TABLES: [Design; 9] = [
     Design::TriggerDropped(3),
 ];
 
+/// What is written around capture.
+const BYPASSES: [Design; 4] = [
+    Design::Unseen("DELETE FROM notes WHERE id = (SELECT max(id) FROM notes)"),
+    Design::Unseen("UPDATE notes SET title = 'unseen' WHERE id % 3 = 0"),
+    Design::Unseen("INSERT OR REPLACE INTO tags(name, rank, color) VALUES ('unseen', -1, 'grey')"),
+    Design::Unseen("DELETE FROM tags WHERE rank % 2 = 1"),
+];
+
+/// Of a hundred changes of an application that writes around capture, how many do that.
+const BYPASSES_PERCENT: u64 = 30;
+
+/// Rows that a filled table has: more than one step of a comparison takes.
+const FILLED_ROWS: u32 = 1_300;
+
+impl Design {
+    /// Whether nothing tells of it but what it did.
+    pub(crate) const fn is_unseen(self) -> bool {
+        matches!(self, Self::Unseen(_))
+    }
+}
+
 /// The application of one database, while its process lives.
 #[derive(Debug)]
 pub(crate) struct Application<E> {
     env: E,
     database: PathBuf,
     journal: Journal,
-    synchronous: &'static str,
-    may_flip: bool,
-    may_redesign: bool,
+    habits: Habits,
     random: Random,
     /// When it changes its tables, and how.
     designs: Random,
@@ -84,9 +106,8 @@ pub(crate) struct Application<E> {
 
 impl<E: Env> Application<E> {
     pub(crate) fn new(env: E, database: PathBuf, habits: Habits, random: Random) -> Self {
-        let Habits { journal, synchronous, may_flip, may_redesign } = habits;
         let designs = random.branch(DESIGNS);
-        Self { env, database, journal, synchronous, may_flip, may_redesign, random, designs, conn: None }
+        Self { env, database, journal: habits.journal, habits, random, designs, conn: None }
     }
 
     pub(crate) fn database(&self) -> &Path {
@@ -110,7 +131,7 @@ impl<E: Env> Application<E> {
         match self.random.between(1, 100) {
             ..=REOPENS_PERCENT => self.close(),
             ..=VACUUMS_PERCENT if committed.is_some() => drop(self.on_disk(vacuum).await),
-            ..=FLIPS_PERCENT if committed.is_some() && self.may_flip => {
+            ..=FLIPS_PERCENT if committed.is_some() && self.habits.may_flip => {
                 self.journal = *self.random.pick(&Journal::ALL);
                 let name = self.journal.name();
                 // Somebody's lock may be in the way; it is set again when the database is opened.
@@ -127,27 +148,45 @@ impl<E: Env> Application<E> {
         }
     }
 
-    /// Whether it is time to change the captured tables.
-    pub(crate) fn is_to_redesign(&mut self) -> bool {
-        self.may_redesign && self.designs.chance(REDESIGNS_PERCENT)
+    /// How the captured tables are to be changed, when it is time to.
+    pub(crate) fn design(&mut self) -> Option<Design> {
+        if !self.habits.may_redesign || !self.designs.chance(REDESIGNS_PERCENT) {
+            return None;
+        }
+        let bypasses = self.habits.may_bypass && self.designs.chance(BYPASSES_PERCENT);
+        let designs = if bypasses { &BYPASSES[..] } else { &DESIGNS_OF_TABLES[..] };
+        Some(*self.designs.pick(designs))
     }
 
     /// Changes the captured tables, or what captures them. What does not fit them, or is kept from it by somebody's
     /// lock, is not done. Gives whether it was.
-    pub(crate) async fn redesign(&mut self) -> bool {
-        let design = *self.designs.pick(&DESIGNS_OF_TABLES);
+    pub(crate) async fn redesign(&mut self, design: Design) -> bool {
         let changed = self.on_disk(move |conn| {
             let script = match design {
-                Design::Sql(script) => script.to_owned(),
+                Design::Sql(script) | Design::Unseen(script) => script.to_owned(),
                 Design::TriggerDropped(nth) => trigger_dropped(conn, nth)?,
             };
-            let changed = conn.execute_batch(&format!("BEGIN IMMEDIATE; {script}; COMMIT"));
-            if changed.is_err() && !conn.is_autocommit() {
-                conn.execute_batch("ROLLBACK")?;
-            }
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, !design.is_unseen())?;
+            let changed = all_or_nothing(conn, &script);
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
             changed
         });
         changed.await.is_ok()
+    }
+
+    /// Whether the tables hold many rows before they are captured.
+    pub(crate) const fn is_filled(&self) -> bool {
+        self.habits.is_filled
+    }
+
+    /// Fills its tables, unless that was done or is kept from it.
+    pub(crate) async fn fill(&mut self) {
+        let fill = format!(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {FILLED_ROWS})
+             INSERT OR IGNORE INTO notes(id, title, amount) SELECT 1000000 + x, 'there', x FROM n"
+        );
+        // Without them it is as good.
+        drop(self.on_disk(move |conn| all_or_nothing(conn, &fill)).await);
     }
 
     async fn transact(&mut self, transaction: Transaction) -> Option<bool> {
@@ -208,7 +247,7 @@ impl<E: Env> Application<E> {
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> rusqlite::Result<R> {
         let (conn, database) = (self.conn.take(), self.database.clone());
-        let (journal, synchronous) = (self.journal, self.synchronous);
+        let (journal, synchronous) = (self.journal, self.habits.synchronous);
         let pages = *self.random.pick(&[2, 20, 1_000]);
         let (way, done) = oneshot::channel();
         self.env.blocking(move || {
@@ -258,6 +297,14 @@ fn settle(conn: &Connection) -> rusqlite::Result<u32> {
         Ok(number)
     });
     settled.or_else(|error| conn.execute_batch("ROLLBACK").and(Err(error)))
+}
+
+fn all_or_nothing(conn: &Connection, script: &str) -> rusqlite::Result<()> {
+    let done = conn.execute_batch(&format!("BEGIN IMMEDIATE; {script}; COMMIT"));
+    if done.is_err() && !conn.is_autocommit() {
+        conn.execute_batch("ROLLBACK")?;
+    }
+    done
 }
 
 fn trigger_dropped(conn: &Connection, nth: u32) -> rusqlite::Result<String> {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 /// What a log row is to say, as the workload knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fact {
-    /// A table has a new shape.
-    Schema(String),
+    /// A table has a new shape, and its documents became others: as the row says it.
+    Schema { collection: String, changes: Vec<Value> },
     /// A document came, changed or went.
     Change { collection: String, document: String, before: Option<Value>, after: Option<Value> },
 }
@@ -42,12 +42,37 @@ impl Documents {
     }
 
     pub(crate) fn apply(&mut self, fact: &Fact) {
-        let Fact::Change { collection, document, after, .. } = fact else { return };
+        let (collection, document, after) = match fact {
+            Fact::Change { collection, document, after, .. } => (collection, document, after),
+            Fact::Schema { collection, changes } => {
+                changes.iter().for_each(|change| self.reshape(collection, change));
+                return;
+            }
+        };
         let key = (collection.clone(), document.clone());
         match after {
             Some(after) => self.0.insert(key, after.clone()),
             None => self.0.remove(&key),
         };
+    }
+
+    fn reshape(&mut self, collection: &str, change: &Value) {
+        let said = |kind: &str, member: &str| change.get(kind).and_then(|said| said.get(member)).cloned();
+        let name = |kind: &str, member: &str| Some(said(kind, member)?.as_str()?.to_owned());
+        for (_, document) in self.0.iter_mut().filter(|(key, _)| key.0 == collection) {
+            let Some(members) = document.as_object_mut() else { continue };
+            if let Some((added, value)) = name("added", "name").zip(said("added", "value")) {
+                members.insert(added, value);
+            }
+            if let Some(dropped) = name("dropped", "name") {
+                members.remove(&dropped);
+            }
+            if let Some((from, to)) = name("renamed", "from").zip(name("renamed", "to"))
+                && let Some(value) = members.remove(&from)
+            {
+                members.insert(to, value);
+            }
+        }
     }
 
     /// Brings a document to a state and gives the fact that says so; `None` where there is nothing to say.

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdc::{ArchiveSettings, Cdc, Deadline, Env, HandleSettings, LinkOptions, Settings, Trouble};
+use cdc::{
+    ArchiveSettings, AuditSettings, Cdc, Deadline, Env, HandleSettings, LinkOptions, Settings, Trouble,
+};
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Loopback, Transport};
@@ -186,7 +188,9 @@ impl Host {
             link: link(&self.options),
             handles: self.handles(),
             archive: self.storage.as_ref().map(|_| self.archive()),
+            audit: AuditSettings { interval_ms: self.options.audit_ms, cpu_percent: 50 },
             remotes,
+            ..Settings::default()
         }
     }
 

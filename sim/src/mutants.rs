@@ -81,6 +81,10 @@ pub const MUTANTS: &[Mutant] = &[
         &[ARRIVES, BEFORE, CAPTURED],
     ),
     mutant("trimmed-before-drained", "what is trimmed was drained", &[CAPTURED, BEFORE]),
+    mutant("gone-rows-not-compared", "a comparison finds what is gone", &[ARRIVES]),
+    mutant("missed-change-not-mended", "a change that was missed comes before the next", &[BEFORE]),
+    mutant("backfilled-twice", "rows that were there are taken once", &[BEFORE, CAPTURED]),
+    mutant("audit-never-due", "what bypasses capture is found", &[ARRIVES]),
     // Sending.
     mutant("schema-record-dropped", "every row goes on", &[ONCE]),
     mutant("kept-back-not-counted", "what is kept back is counted", &[STOPPED, ARRIVES]),

@@ -56,6 +56,8 @@ pub(crate) struct Known {
     distrusted: bool,
     /// What its own rows add up to, since these are all that is known of its tables.
     pub(crate) loose: Option<Documents>,
+    /// Whether its tables were written around capture: until that is found, a change may not continue the one before it.
+    pub(crate) is_bypassed: bool,
 }
 
 /// What an own row says.
@@ -200,6 +202,7 @@ impl Oracle {
                 unsettled: false,
                 distrusted: false,
                 loose: None,
+                is_bypassed: false,
             }
         };
         let objects = (0..places.len()).map(known).collect::<Vec<_>>();

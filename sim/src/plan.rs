@@ -73,6 +73,13 @@ pub struct Options {
     /// or what captures them.
     #[serde(default)]
     pub redesigned_percent: u64,
+    /// How often tables are compared with logs, in milliseconds; 0 never. Applications that change their tables then
+    /// write around capture as well.
+    #[serde(default)]
+    pub audit_ms: u64,
+    /// Of a hundred attached databases, how many hold many rows before they are attached.
+    #[serde(default)]
+    pub filled_percent: u64,
     /// Copies of owned objects' files in which bits rot at the end.
     #[serde(default)]
     pub rotten: u64,

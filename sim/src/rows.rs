@@ -155,7 +155,8 @@ pub(crate) fn fact(stored: &str) -> Result<Fact, Broken> {
     const PROMISE: &str = "a row says what happened";
     let mut body: Map<String, Value> = serde_json::from_str(stored)?;
     if let Some(schema) = body.get("schema") {
-        return Ok(Fact::Schema(text(schema.get("collection"))));
+        let changes = schema.get("changes").and_then(Value::as_array).cloned().unwrap_or_default();
+        return Ok(Fact::Schema { collection: text(schema.get("collection")), changes });
     }
     let (before, was) = (body.remove("before"), body.remove("was"));
     let after = body.remove("after");

@@ -39,18 +39,23 @@ pub(crate) struct Habits {
     pub(crate) may_flip: bool,
     /// Whether it changes the captured tables now and then.
     pub(crate) may_redesign: bool,
+    /// Whether it then also writes them around capture: audits find it.
+    pub(crate) may_bypass: bool,
+    /// Whether the tables hold many rows before they are captured.
+    pub(crate) is_filled: bool,
 }
 
 impl Habits {
     fn draw(random: &mut Random, may_redesign: bool) -> Self {
         let journal = *random.pick(&Journal::ALL);
         let (is_weak, may_flip) = (random.chance(25), random.chance(30));
-        match (is_weak, journal) {
-            (true, Journal::Wal) => Self { journal, synchronous: "normal", may_flip: false, may_redesign },
+        let (synchronous, may_flip) = match (is_weak, journal) {
+            (true, Journal::Wal) => ("normal", false),
             // The folder from which the journal was deleted is not synced.
-            (true, Journal::Delete) => Self { journal, synchronous: "full", may_flip: false, may_redesign },
-            _ => Self { journal, synchronous: "extra", may_flip, may_redesign },
-        }
+            (true, Journal::Delete) => ("full", false),
+            _ => ("extra", may_flip),
+        };
+        Self { journal, synchronous, may_flip, may_redesign, may_bypass: false, is_filled: false }
     }
 
     /// Whether a loss of power may damage the database.
@@ -164,11 +169,14 @@ fn attach(seed: u64, options: &Options, places: &mut [Place]) {
     let mut random = Random::stream(seed, "attached");
     let mut redesigned = Random::stream(seed, "redesigned");
     let mut reckless = Random::stream(seed, "reckless");
+    let mut filled = Random::stream(seed, "filled databases");
     for place in places.iter_mut() {
         let mut habits = Habits::draw(&mut random, redesigned.chance(options.redesigned_percent));
         if reckless.chance(options.reckless_percent) {
             habits.synchronous = "off";
         }
+        habits.is_filled = filled.chance(options.filled_percent);
+        habits.may_bypass = habits.may_redesign && options.audit_ms > 0;
         if random.chance(options.attached_percent) {
             place.attached = Some(habits);
             // The project archives what is attached below a parent with its ancestors only.

@@ -1,27 +1,44 @@
-//! The benchmark report: a launcher, because the benchmarks live in `benches/`.
+//! The benchmark report, and the comparison with other systems: a launcher, because both live in `benches/`.
 
 use clap::Args;
 
 use crate::error::Error;
 use crate::repository::{self, Repository};
 
-/// What to pass on.
+/// The comparison is no member of the workspace, so that what it compares with is in nobody's build.
+const PEERS: &str = "benches/peers/Cargo.toml";
+
+/// What to run and to pass on.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Put the same events through other systems in the place of the report: Redis, NATS, PostgreSQL, Turso, fjall, redb.
+    ///
+    /// Servers are started on loopback in a temporary folder and stopped again. What is missing is named with the
+    /// package that brings it; `-- --embedded` does without servers.
+    #[arg(long)]
+    peers: bool,
     /// Measure thousands of objects in one process, and nothing else.
     #[arg(long)]
     density: bool,
-    /// Arguments of the report program, after `--`.
+    /// Arguments of the program, after `--`.
     #[arg(last = true)]
     arguments: Vec<String>,
 }
 
-/// Runs the report program; its exit code is ours.
+/// Runs the program; its exit code is ours.
 ///
 /// It prints one line per measurement, `name value unit baseline ratio bound ok|short`.
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
+    let report = ["--package", "benches", "--bin", "report"];
+    let peers = ["--locked", "--manifest-path", PEERS];
     repository::make_folder(&repository.target.join("bench"))?;
-    let report = ["run", "--release", "--package", "benches", "--bin", "report", "--"];
+    let mut program = repository.cargo(["run", "--release"]);
+    if options.peers {
+        // The workspace's own folder: what both use is built once.
+        program.args(peers).arg("--target-dir").arg(&repository.target);
+    } else {
+        program.args(report);
+    }
     let density = options.density.then_some("--density");
-    repository::code(repository.cargo(report).args(density).args(&options.arguments))
+    repository::code(program.arg("--").args(density).args(&options.arguments))
 }

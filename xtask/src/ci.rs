@@ -15,7 +15,7 @@ const FUZZ_SECONDS: u32 = 30;
 /// One step, in the order in which they run: what fails soonest comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Step {
-    /// `cargo fmt --check`, also of `fuzz/`.
+    /// `cargo fmt --check`, also of `fuzz/` and `benches/peers`.
     Fmt,
     /// `cargo xtask tidy`.
     Tidy,
@@ -116,9 +116,12 @@ fn carry_out(repository: &Repository, step: Step) -> Result<u8, Error> {
 }
 
 fn format(repository: &Repository) -> Result<u8, Error> {
-    let workspace = repository::code(&mut repository.cargo(["fmt", "--all", "--check"]))?;
-    let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
-    Ok(workspace.max(repository::code(&mut repository.cargo(fuzz))?))
+    let mut worst = repository::code(&mut repository.cargo(["fmt", "--all", "--check"]))?;
+    for apart in ["fuzz/Cargo.toml", "benches/peers/Cargo.toml"] {
+        let check = ["fmt", "--manifest-path", apart, "--check"];
+        worst = worst.max(repository::code(&mut repository.cargo(check))?);
+    }
+    Ok(worst)
 }
 
 fn demo(repository: &Repository) -> Result<u8, Error> {

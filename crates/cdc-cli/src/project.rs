@@ -83,6 +83,7 @@ pub(crate) fn uncreate(global: &Global) {
 fn template(warehouse: &str) -> String {
     let warehouse = toml::Value::String(warehouse.to_owned());
     let (link, archive) = (cdc::LinkOptions::default(), ArchiveSettings::new(""));
+    let audit = cdc::AuditSettings::default();
     let handles = cdc::HandleSettings::default();
     format!(
         r#"# Settings of this project. `cdc` reads this file and never changes it; flags and CDC_* variables win over it.
@@ -112,6 +113,16 @@ warehouse = {warehouse}
 # collections = []
 # operations = []                # of "INSERT", "UPDATE", "DELETE"
 
+[capture]
+# When drained rows are removed from applications' databases: "idle", a second after the last commit of others, or "never".
+# trim = "idle"
+
+[audit]
+# Every captured table is compared with its log once in so many milliseconds, 0 never, ...
+# interval = {audit_interval}
+# ... within so many percent of one processor.
+# cpuPercent = {cpu_percent}
+
 # Objects that another process of this machine runs with `cdc serve`, and its address: parents of objects here.
 [remotes]                        # "https://crm.headless.ly" = "127.0.0.1:7410"
 "#,
@@ -122,6 +133,8 @@ warehouse = {warehouse}
         events_max = archive.events_max,
         batch_size = link.batch_size,
         batch_timeout = link.batch_timeout_ms,
+        audit_interval = audit.interval_ms,
+        cpu_percent = audit.cpu_percent,
     )
 }
 
@@ -141,7 +154,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, Failure> {
 /// Where a setting that is outside its limits stands.
 fn span_of(text: &str, error: &cdc::RelayError) -> Option<std::ops::Range<usize>> {
     let cdc::RelayError::Setting { name, .. } = error else { return None };
-    ["link", "archive"].into_iter().find_map(|table| span_in(text, table, name))
+    ["link", "archive", "audit"].into_iter().find_map(|table| span_in(text, table, name))
 }
 
 /// Where the value of a setting stands.
@@ -252,6 +265,8 @@ mod tests {
                 13,
                 "`eventsMax` is 0, it must be 1 or more",
             ),
+            ("[audit]\ncpuPercent = 0\n", 2, 14, "`cpuPercent` is 0, it must be 1 to 100"),
+            ("[capture]\ntrim = \"often\"\n", 2, 8, "unknown variant `often`"),
             ("[archive\n", 1, 9, "unclosed table"),
             ("[archive]\ninterval = 5\n", 1, 1, "missing field `warehouse`"),
             ("[link]\noperations = [\"UPSERT\"]\n", 2, 15, "unknown variant `UPSERT`"),

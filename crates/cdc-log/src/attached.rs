@@ -5,11 +5,12 @@ use cdc_model::{Clock, Digest, Fold, ObjectId, Sequence, Timestamp, mutant};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
-use crate::drain::{self, Drained, From, Source};
+use crate::comparison::Comparison;
+use crate::drain::{self, Compare, Drained, From, Source};
 use crate::foreign::{check_owner, is_a_log, open_database, open_waiting, strip_at};
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::verify::{CompareRows, RowDifference};
-use crate::{Error, Log, Result, reconcile, store};
+use crate::{Error, Log, Result, restored, store};
 
 /// A look begins anew so often when the application changes the schema meanwhile.
 const HEALS_MAX: usize = 3;
@@ -32,9 +33,14 @@ pub struct Attached {
     log: Log,
     /// The schema with which capture was last found healthy.
     healthy_at: Option<Schema>,
+    /// How often others held the database for too long, since it was last counted in the log.
+    collisions: u64,
     /// How long a look waits for the application's lock.
     patience: Duration,
 }
+
+/// The counter of how often others held the database for longer than we waited.
+const COLLISIONS: &str = "collisions";
 
 /// A database's schema: its cookie, how many objects it has, and a digest of their texts in their order.
 ///
@@ -117,6 +123,26 @@ pub struct Look {
     pub restored: bool,
 }
 
+/// What one trimming did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trimmed {
+    /// So many rows were removed.
+    Rows(u64),
+    /// Somebody else held the database.
+    Busy,
+}
+
+impl Trimmed {
+    /// How many rows were removed.
+    #[must_use]
+    pub const fn rows(self) -> u64 {
+        match self {
+            Self::Rows(rows) => rows,
+            Self::Busy => 0,
+        }
+    }
+}
+
 impl Attached {
     /// Opens the log for a database that is attached or about to be. The database itself is only looked at.
     ///
@@ -146,7 +172,8 @@ impl Attached {
         // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None)?;
         let log = Log::open(log, id, clock)?;
-        let attached = Self { database: database.to_owned(), tables, log, healthy_at: None, patience };
+        let attached =
+            Self { database: database.to_owned(), tables, log, healthy_at: None, collisions: 0, patience };
         attached.check_owner(&user)?;
         user.close().map_err(|(_, error)| error)?;
         Ok(attached)
@@ -169,8 +196,8 @@ impl Attached {
         &self.database
     }
 
-    /// Installs capture in one transaction of the database: triggers, and a snapshot of every existing row of
-    /// tables the log has not seen before. A kill leaves all of it or nothing.
+    /// Installs capture in one short transaction of the database. A kill leaves all of it or nothing. Looks take up the
+    /// rows that are there, in ranges: they become snapshots.
     ///
     /// # Errors
     ///
@@ -199,20 +226,40 @@ impl Attached {
     /// [`Error::LogRewound`]; [`Error::Sqlite`] with [`Error::is_busy`] when the application holds its lock too
     /// long; and what is wrong with the database, as for [`Attached::open`].
     pub fn look(&mut self) -> Result<Look> {
+        self.look_and(Compare::WhenNeeded)
+    }
+
+    /// As [`Attached::look`], and goes on with a comparison of all tables, or begins one: a range of keys, when nothing is
+    /// left to be drained. `more` is set until it is done; [`Log::compared_at`] tells when the last one began.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Attached::look`].
+    pub fn audit(&mut self) -> Result<Look> {
+        self.look_and(Compare::Audit)
+    }
+
+    fn look_and(&mut self, compare: Compare) -> Result<Look> {
+        let looked = self.look_once(compare);
+        self.collisions += u64::from(looked.as_ref().is_err_and(Error::is_busy));
+        looked
+    }
+
+    fn look_once(&mut self, compare: Compare) -> Result<Look> {
         let user = open_waiting(&self.database, self.patience)?;
         if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
             user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
         }
-        let looked = self.look_at(&user);
+        let looked = self.look_at(&user, compare);
         user.close().map_err(|(_, error)| error)?;
         looked
     }
 
-    fn look_at(&mut self, user: &Connection) -> Result<Look> {
+    fn look_at(&mut self, user: &Connection, compare: Compare) -> Result<Look> {
         let mut look = Look::default();
         for _ in 0..HEALS_MAX {
             user.execute_batch("BEGIN")?;
-            let done = self.look_in(user, &mut look);
+            let done = self.look_in(user, &mut look, compare);
             user.execute_batch("ROLLBACK")?;
             if done? {
                 return Ok(look);
@@ -226,7 +273,7 @@ impl Attached {
 
     /// Drains one chunk inside the read transaction the caller holds on the database. Gives false when capture must
     /// be found healthy first.
-    fn look_in(&mut self, user: &Connection, look: &mut Look) -> Result<bool> {
+    fn look_in(&mut self, user: &Connection, look: &mut Look, compare: Compare) -> Result<bool> {
         self.check_owner(user)?;
         let schema = Schema::read(user)?;
         let is_healthy = |at| at == schema || mutant!("changed-schema-not-healed");
@@ -240,8 +287,9 @@ impl Attached {
             let count = trims(user)?;
             self.log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
         }
+        let at_rest = compare != Compare::Audit && !Comparison::read(&self.log.conn)?.is_needed();
         match state {
-            MarkState::Agrees if !has_rows_after(user, mark)? => return Ok(true),
+            MarkState::Agrees if at_rest && !has_rows_after(user, mark)? => return Ok(true),
             // Without any row there is nothing to hold the mark against.
             MarkState::Differs { oldest: None } => {
                 self.healthy_at = None;
@@ -249,16 +297,26 @@ impl Attached {
             }
             MarkState::Agrees | MarkState::Differs { .. } => {}
         }
-        look.drained = self.drain_at(user, mark, state)?;
+        look.drained = self.drain_at(user, mark, state, compare)?;
         look.restored = state != MarkState::Agrees;
         Ok(true)
     }
 
-    fn drain_at(&mut self, user: &Connection, mark: Option<CaptureRow>, state: MarkState) -> Result<Drained> {
+    fn drain_at(
+        &mut self,
+        user: &Connection,
+        mark: Option<CaptureRow>,
+        state: MarkState,
+        compare: Compare,
+    ) -> Result<Drained> {
         let tables = capture::by_id(user)?;
         let source = Source { user, tables: &tables };
+        let collisions = self.collisions;
         let mut drain = |compare| {
             self.log.transact(|log| {
+                if collisions > 0 {
+                    log.count(COLLISIONS, collisions)?;
+                }
                 let mut start = Start { done: Drained::default(), from: mark, compare };
                 if let MarkState::Differs { oldest } = state {
                     start.find(user, log, oldest)?;
@@ -266,10 +324,12 @@ impl Attached {
                 start.drain(source, log)
             })
         };
-        match drain(false) {
-            Err(Error::UnfitCaptureRow { .. }) => drain(true),
+        let drained = match drain(compare) {
+            Err(Error::UnfitCaptureRow { .. }) => drain(Compare::All),
             drained => drained,
-        }
+        }?;
+        self.collisions = 0;
+        Ok(drained)
     }
 
     /// Installs what is missing or damaged, in one short transaction; nothing is written when all is well.
@@ -290,6 +350,7 @@ impl Attached {
             self.log.transact(|log| schema.store(log.conn()))?;
         }
         self.healthy_at = Some(schema);
+        installed.rows = capture::count_rows(user, &installed.new)?;
         Ok(installed)
     }
 
@@ -311,18 +372,21 @@ impl Attached {
     }
 
     /// Removes drained capture rows from the database, a few at a time, never the one at the mark. Does nothing
-    /// when somebody else is writing. Gives the number removed.
+    /// when somebody else is writing.
     ///
     /// # Errors
     ///
     /// [`Error::Sqlite`] other than a held lock.
-    pub fn trim(&mut self) -> Result<u64> {
+    pub fn trim(&mut self) -> Result<Trimmed> {
         let Some(mark) = drain::mark(&self.log.conn)? else {
-            return Ok(0);
+            return Ok(Trimmed::Rows(0));
         };
         match self.trim_once(mark) {
-            Err(error) if error.is_busy() => Ok(0),
-            other => other,
+            Err(error) if error.is_busy() => {
+                self.collisions += 1;
+                Ok(Trimmed::Busy)
+            }
+            other => other.map(Trimmed::Rows),
         }
     }
 
@@ -379,7 +443,7 @@ impl Attached {
     fn detach_in(&mut self, user: &Connection) -> Result<bool> {
         let mut look = Look::default();
         loop {
-            if !self.look_in(user, &mut look)? {
+            if !self.look_in(user, &mut look, Compare::WhenNeeded)? {
                 return Ok(false);
             }
             if !look.drained.more {
@@ -416,7 +480,8 @@ impl Attached {
         self.log.at_one_moment(|log| {
             user.execute_batch("BEGIN").map_err(Error::Sqlite)?;
             let mark = drain::mark(&log.conn)?;
-            if mark_state(&user, mark)? != MarkState::Agrees || has_rows_after(&user, mark)? {
+            let compared = !Comparison::read(&log.conn)?.is_needed();
+            if !compared || mark_state(&user, mark)? != MarkState::Agrees || has_rows_after(&user, mark)? {
                 return Ok(None);
             }
             work(log, &|fold| crate::verify::compare_rows(&user, log.id(), fold)).map(Some)
@@ -439,19 +504,19 @@ struct Start {
     /// What was done before it.
     done: Drained,
     from: Option<CaptureRow>,
-    compare: bool,
+    compare: Compare,
 }
 
 impl Start {
     /// When the row at the mark is not the one that was drained, the database is an older copy of itself: undoes what
     /// was drained after the copy was taken.
     fn find(&mut self, user: &Connection, log: &mut LogTransaction<'_>, oldest: Option<i64>) -> Result<()> {
-        match reconcile::fork_point(user, log)? {
+        match restored::fork_point(user, log)? {
             Some((row, sequence)) => {
                 self.from = Some(row);
-                match reconcile::undo(log, sequence)? {
+                match restored::undo(log, sequence)? {
                     Some(undone) => (self.done.records, self.done.reconciled) = (undone, undone),
-                    None => self.compare = true,
+                    None => self.compare = Compare::All,
                 }
                 drain::set_mark(log.conn(), row)
             }
@@ -462,14 +527,14 @@ impl Start {
             }),
             None => {
                 // Rows whose past is not known count for what they hold; the comparison finds the rest.
-                (self.from, self.compare) = (None, true);
+                (self.from, self.compare) = (None, Compare::All);
                 Ok(())
             }
         }
     }
 
     fn drain(mut self, source: Source<'_>, log: &mut LogTransaction<'_>) -> Result<Drained> {
-        if !self.compare && self.done.records >= drain::DRAIN_ROWS_MAX {
+        if self.compare != Compare::All && self.done.records >= drain::DRAIN_ROWS_MAX {
             // A very long undo is committed by itself.
             self.done.more = true;
             return Ok(self.done);

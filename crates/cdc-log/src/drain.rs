@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use cdc_model::{Body, Fold, Timestamp};
+use cdc_model::{Body, Timestamp};
 use rusqlite::{Connection, Row};
 
 use crate::capture::{self, Assembler, CapturedTable, RowHead};
-use crate::reconcile;
+use crate::comparison::{Comparison, Why};
 use crate::transaction::{CaptureRow, LogTransaction};
-use crate::{Error, Result, store};
+use crate::{Error, Result, documents, store};
 
-/// One transaction drains at most this many capture rows, unless a comparison needs all of them.
+/// One transaction drains at most this many capture rows, or the one change that they are part of.
 pub(crate) const DRAIN_ROWS_MAX: u64 = 10_000;
 
 /// And at most this many bytes of bodies.
@@ -28,7 +28,11 @@ pub struct Drained {
     pub records: u64,
     /// Of these, events found by comparison or undone after a restore.
     pub reconciled: u64,
-    /// Whether rows are left.
+    /// Of these, rows that were there before their table was captured.
+    pub backfilled: u64,
+    /// Rows of tables, and documents of the log, that were compared with each other.
+    pub compared: u64,
+    /// Whether rows are left, or tables to be compared.
     pub more: bool,
 }
 
@@ -38,6 +42,8 @@ impl Drained {
         self.rows += other.rows;
         self.records += other.records;
         self.reconciled += other.reconciled;
+        self.backfilled += other.backfilled;
+        self.compared += other.compared;
         self.more = other.more;
     }
 }
@@ -84,37 +90,63 @@ impl From {
     }
 }
 
-/// Drains a chunk of rows. Gives the last row drained, which is the new mark.
-///
-/// `compare` asks for a comparison with the live tables; so does a barrier row still to be drained, and a gap at
-/// the beginning. Then everything there is is drained.
+/// Whether the live tables are compared with the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compare {
+    /// When a barrier row asks for it or a gap, or where it has begun.
+    WhenNeeded,
+    /// All of them, from the beginning.
+    All,
+    /// Also when nobody knows of anything: goes on with what is under way or begins.
+    Audit,
+}
+
+/// Drains a chunk of rows; where nothing is left of them, goes on with a comparison. Gives the last row drained, which is
+/// the new mark.
 pub(crate) fn drain(
     source: Source<'_>,
     log: &mut LogTransaction<'_>,
     from: From,
-    compare: bool,
+    compare: Compare,
 ) -> Result<(Drained, Option<CaptureRow>)> {
     let Source { user, tables } = source;
-    let compare = compare
-        || capture::barrier(user)?.is_some_and(|barrier| barrier > from.seq())
-        || begins_with_gap(user, from)?;
     let mut drain = Drain {
+        user,
         tables,
         assembler: Assembler::default(),
-        fold: if compare { Some(reconcile::fold_own(log)?) } else { None },
+        comparison: Comparison::read(log.conn())?,
         done: Drained::default(),
         mark: None,
         bytes: 0,
     };
-    drain.read(user, log, from)?;
-    for body in drain.assembler.flush() {
-        let now = log.now();
-        drain.append(log, now, body, None, Chain::Mend)?;
+    let before = drain.comparison.clone();
+    if compare == Compare::All
+        || capture::barrier(user)?.is_some_and(|barrier| barrier > from.seq())
+        || begins_with_gap(user, from)?
+    {
+        drain.comparison.begin(user, log, Why::Needed)?;
+    } else if compare == Compare::Audit && !drain.comparison.is_open() {
+        drain.comparison.begin(user, log, Why::Audit)?;
     }
-    if let Some(fold) = &mut drain.fold {
-        let found = reconcile::compare(user, log, fold)?;
-        drain.done.reconciled += found;
-        drain.done.records += found;
+    if drain.comparison.is_open() && !documents::catch_up(log)? {
+        drain.done.more = true;
+    } else {
+        drain.read(log, from)?;
+        for body in drain.assembler.flush() {
+            let now = log.now();
+            drain.append(log, now, body, None, Chain::Mend)?;
+        }
+        let goes_on = |comparison: &Comparison| match compare {
+            Compare::Audit => comparison.is_open(),
+            Compare::WhenNeeded | Compare::All => comparison.is_needed(),
+        };
+        if !drain.done.more && goes_on(&drain.comparison) {
+            drain.comparison.step(user, log, &mut drain.done)?;
+            drain.done.more = goes_on(&drain.comparison);
+        }
+    }
+    if drain.comparison != before {
+        drain.comparison.write(log.conn())?;
     }
     Ok((drain.done, drain.mark))
 }
@@ -138,10 +170,10 @@ enum Chain {
 }
 
 struct Drain<'t> {
+    user: &'t Connection,
     tables: &'t BTreeMap<i64, CapturedTable>,
     assembler: Assembler,
-    /// While comparing: the documents as the log has them.
-    fold: Option<Fold>,
+    comparison: Comparison,
     done: Drained,
     mark: Option<CaptureRow>,
     bytes: usize,
@@ -150,14 +182,15 @@ struct Drain<'t> {
 /// When a row was captured. A time that no calendar has would be the log's time from then on and keep its archive from
 /// going on; who writes one gets the time of the drain instead.
 fn captured_at(row: &Row<'_>, log: &LogTransaction<'_>) -> Result<Timestamp> {
-    let at = row.get_ref(1)?.as_i64().ok().map(Timestamp::new);
+    let at = capture::time_of(row.get_ref(1)?);
     Ok(at.filter(|at| (Timestamp::ZERO..=YEAR_9999).contains(at)).unwrap_or_else(|| log.now()))
 }
 
 impl Drain<'_> {
-    fn read(&mut self, user: &Connection, log: &mut LogTransaction<'_>, from: From) -> Result<()> {
+    fn read(&mut self, log: &mut LogTransaction<'_>, from: From) -> Result<()> {
         let mut after = from.seq();
-        let mut statement = user.prepare_cached("SELECT * FROM _cdc_capture WHERE seq > ?1 ORDER BY seq")?;
+        let mut statement =
+            self.user.prepare_cached("SELECT * FROM _cdc_capture WHERE seq > ?1 ORDER BY seq")?;
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
             let timestamp = captured_at(row, log)?;
@@ -169,11 +202,11 @@ impl Drain<'_> {
             };
             let gap = head.seq != after + 1 && (self.mark.is_some() || from != From::Oldest);
             let full = !self.assembler.is_open() && self.is_full();
-            if self.fold.is_none() && (gap || full) {
+            if full || gap && self.mark.is_some() || !self.take(log, row, head)? {
+                // A gap is looked at where a drain begins.
                 self.done.more = true;
                 break;
             }
-            self.take(log, row, head)?;
             after = head.seq;
         }
         Ok(())
@@ -183,7 +216,8 @@ impl Drain<'_> {
         self.done.rows >= DRAIN_ROWS_MAX || self.bytes >= DRAIN_BYTES_MAX
     }
 
-    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>, head: RowHead) -> Result<()> {
+    /// Gives false when the row must wait until a comparison is open and the index covers the log.
+    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>, head: RowHead) -> Result<bool> {
         let op = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
         let mut chain = Chain::Mend;
         let bodies = match (op, self.tables.get(&head.table)) {
@@ -193,12 +227,24 @@ impl Drain<'_> {
                 vec![capture::emitted(row)?]
             }
             ("T", Some(table)) => {
-                capture::know(log.conn(), table)?;
-                vec![Body::schema(table.shape.schema_change(table.version))]
+                let name = &table.shape.table;
+                let is_new = !capture::known(log.conn())?.contains_key(name);
+                if is_new && !self.comparison.is_open() {
+                    self.comparison.backfill(name, log);
+                    return Ok(false);
+                }
+                let schema = capture::know(log.conn(), self.user, table)?;
+                if is_new && schema.renamed_from.is_none() {
+                    self.comparison.backfill(name, log);
+                }
+                vec![Body::schema(schema)]
             }
             (_, Some(table)) => match self.assembler.take(op, row, table) {
-                // The comparison finds what it held.
-                Err(Error::UnfitCaptureRow { .. }) if self.fold.is_some() => self.assembler.flush(),
+                Err(Error::UnfitCaptureRow { .. }) if self.comparison.is_needed() => {
+                    // What it held is found by comparison, from the beginning.
+                    self.comparison.begin(self.user, log, Why::Needed)?;
+                    self.assembler.flush()
+                }
                 taken => taken?,
             },
             (_, None) => {
@@ -214,7 +260,7 @@ impl Drain<'_> {
         }
         self.done.rows += 1;
         self.mark = Some(from);
-        Ok(())
+        Ok(true)
     }
 
     fn append(
@@ -226,15 +272,14 @@ impl Drain<'_> {
         chain: Chain,
     ) -> Result<()> {
         self.bytes += body.as_str().len();
-        if let Some(fold) = self.fold.as_mut().filter(|_| chain == Chain::Mend) {
-            let mended = reconcile::mend_chain(log, fold, timestamp, &body)?;
-            self.done.reconciled += mended;
-            self.done.records += mended;
+        let comparing = self.comparison.is_open();
+        if comparing && chain == Chain::Mend {
+            self.comparison.mend(log, timestamp, &body, &mut self.done)?;
         }
         let record = log.append_captured(timestamp, body, from)?;
         self.done.records += 1;
-        if let Some(fold) = &mut self.fold {
-            fold.apply(&record)?;
+        if comparing {
+            documents::take(log, &record)?;
         }
         Ok(())
     }

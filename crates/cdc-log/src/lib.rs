@@ -31,10 +31,12 @@
 //! ```
 
 mod attached;
-pub use attached::{AttachReport, Attached, Look};
+pub use attached::{AttachReport, Attached, Look, Trimmed};
 mod capture;
 pub use capture::{Installed, Tables};
+mod comparison;
 mod consume;
+mod documents;
 mod drain;
 pub use drain::Drained;
 mod error;
@@ -42,11 +44,12 @@ pub use error::{Error, Result};
 mod foreign;
 pub use foreign::strip;
 mod kept;
+mod live;
 mod log;
 pub use log::{Limit, Log, RowRef};
 mod owned;
 pub use owned::{Emit, Tx};
-mod reconcile;
+mod restored;
 mod seek;
 mod store;
 mod template;

@@ -9,6 +9,7 @@ use cdc_model::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
+use crate::comparison::{self, Comparison};
 use crate::owned::OwnCapture;
 use crate::transaction::LogTransaction;
 use crate::verify::CompareRows;
@@ -43,23 +44,35 @@ pub(crate) struct Tail {
 /// The interned origins of forwarded rows.
 #[derive(Debug, Default)]
 pub(crate) struct Origins {
-    by_id: BTreeMap<i64, Arc<Origin>>,
+    /// In the order of their ids. A log counts them from 1, so that a row's origin lies where its id says.
+    by_id: Vec<(i64, Arc<Origin>)>,
     ids: BTreeMap<Digest, i64>,
 }
 
 impl Origins {
     pub(crate) fn insert(&mut self, id: i64, origin: Arc<Origin>) {
         self.ids.insert(origin.fingerprint(), id);
-        self.by_id.insert(id, origin);
+        match self.by_id.binary_search_by_key(&id, |(id, _)| *id) {
+            Ok(at) => drop(self.by_id.splice(at..=at, [(id, origin)])),
+            Err(at) => self.by_id.insert(at, (id, origin)),
+        }
     }
 
     pub(crate) fn id(&self, origin: &Origin) -> Option<i64> {
         self.ids.get(&origin.fingerprint()).copied()
     }
 
+    fn get(&self, id: i64) -> Option<&Arc<Origin>> {
+        let likely = usize::try_from(id).ok()?.checked_sub(1)?;
+        let found = self.by_id.get(likely).filter(|(of, _)| *of == id);
+        let search = || self.by_id.get(self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?);
+        found.or_else(search).map(|(_, origin)| origin)
+    }
+
     fn merge(&mut self, other: Self) {
-        self.by_id.extend(other.by_id);
-        self.ids.extend(other.ids);
+        for (id, origin) in other.by_id {
+            self.insert(id, origin);
+        }
     }
 }
 
@@ -264,7 +277,7 @@ impl Log {
         work: impl FnOnce(&Self, &CompareRows<'_>) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
         self.at_one_moment(|log| {
-            if crate::attached::has_capture_rows(&log.conn)? {
+            if crate::attached::has_capture_rows(&log.conn)? || Comparison::read(&log.conn)?.is_needed() {
                 return Ok(None);
             }
             work(log, &|fold| log.compare_rows(fold)).map(Some)
@@ -303,6 +316,16 @@ impl Log {
             timestamp: self.tail.timestamp,
             epoch: Some(self.epoch),
         }
+    }
+
+    /// When the last comparison of all tables with the log had begun that is done: what bypassed capture before is in the
+    /// log. `None` before the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn compared_at(&self) -> Result<Option<Timestamp>> {
+        comparison::compared_at(&self.conn)
     }
 
     /// The oldest readable sequence; one beyond the tail when the log is empty.
@@ -402,11 +425,8 @@ impl Log {
                 body,
             });
         };
-        let origin = self
-            .origins
-            .by_id
-            .get(&origin)
-            .ok_or_else(|| self.corrupt(sequence, "its origin is not known"))?;
+        let origin =
+            self.origins.get(origin).ok_or_else(|| self.corrupt(sequence, "its origin is not known"))?;
         let origin_sequence = Sequence::checked(row.get(4)?).unwrap_or_default();
         let origin_timestamp = Timestamp::new(row.get(5)?);
         Ok(RowRef { sequence, timestamp, origin, origin_sequence, origin_timestamp, body })
@@ -557,6 +577,24 @@ mod tests {
             transaction.log().guarded.store(fails, Ordering::Relaxed);
             Ok(record)
         })
+    }
+
+    #[test]
+    fn an_origin_is_found_by_its_id_also_where_ids_are_missing() {
+        let origin = |at: i64| {
+            let id = format!("https://crm.headless.ly/{at}").parse().unwrap();
+            Origin::new(id, Epoch { number: 1, nonce: 1 }, Vec::new())
+        };
+        let mut origins = Origins::default();
+        for at in [1, 2, 7, 4, 2] {
+            origins.insert(at, origin(at));
+        }
+        for at in [1, 2, 4, 7] {
+            assert_eq!(origins.get(at).map(|found| found.source()), Some(origin(at).source()), "{at}");
+        }
+        for at in [i64::MIN, -1, 0, 3, 5, 8, i64::MAX] {
+            assert!(origins.get(at).is_none(), "{at}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rusqlite::{CachedStatement, Connection, Params, params};
 use serde::Serialize;
 
 use crate::capture::{self, CapturedTable, Plan, Tables};
-use crate::drain::{self, Drained, From, Source};
+use crate::drain::{self, Compare, Drained, From, Source};
 use crate::{Error, Log, LogTransaction, Result, store};
 
 /// A document's change without a table, to be emitted inside a write.
@@ -195,7 +195,7 @@ impl<'c> Tx<'c> {
 }
 
 const EMIT: &str = "INSERT INTO _cdc_capture(ts, op, tbl, nonce, v0, v1, v2, v3, v4, v5, v6) VALUES \
-    (CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER), 'E', 0, random(), ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    (julianday(), 'E', 0, random(), ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 /// What the names of our tables, triggers and statements have in them.
 const OURS: &str = "_cdc_";
@@ -307,7 +307,7 @@ impl Log {
                 return Err(Error::TransactionGone);
             }
             if cookie(log.conn())? == before {
-                own.drain(log)?;
+                own.drain(log, Compare::WhenNeeded)?;
             } else {
                 let tables: Option<String> = store::meta(log.conn(), "capture_tables")?;
                 let tables = tables.and_then(|text| serde_json::from_str(&text).ok());
@@ -327,9 +327,28 @@ impl Log {
         self.drain_rest(Drained { more, ..Drained::default() })
     }
 
+    /// Goes on with a comparison of all captured tables with the log, or begins one: a range of keys, in one transaction.
+    /// `more` is set until it is done; [`Log::compared_at`] tells when the last one began.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`]; what was appended before stays.
+    pub fn audit(&mut self) -> Result<Drained> {
+        self.drain()?;
+        if !is_prepared(self)? {
+            return Ok(Drained::default());
+        }
+        self.transact_owned(|log, own| {
+            let done = own.drain(log, Compare::Audit)?;
+            // What is left is the audit's.
+            own.pending = false;
+            Ok(done)
+        })
+    }
+
     fn drain_rest(&mut self, mut drained: Drained) -> Result<Drained> {
         while drained.more {
-            let next = self.transact_owned(|log, own| own.drain(log))?;
+            let next = self.transact_owned(|log, own| own.drain(log, Compare::WhenNeeded))?;
             drained.add(next);
         }
         Ok(drained)
@@ -414,23 +433,23 @@ impl OwnCapture {
         if !plan.is_empty() {
             plan.carry_out(log.conn())?;
         }
-        self.drain(log)
+        self.drain(log, Compare::WhenNeeded)
     }
 
     /// Drains a chunk of the object's own capture rows and removes them: mark and rows lie in one file, so that no
     /// row is kept behind.
-    fn drain(&mut self, log: &mut LogTransaction<'_>) -> Result<Drained> {
+    fn drain(&mut self, log: &mut LogTransaction<'_>, compare: Compare) -> Result<Drained> {
         let cookie = cookie(log.conn())?;
         if self.tables.as_ref().is_none_or(|(of, _)| *of != cookie) {
             self.tables = Some((cookie, capture::by_id(log.conn())?));
         }
         let Some((_, tables)) = &self.tables else { return Ok(Drained::default()) };
         let source = Source { user: log.conn(), tables };
-        let (drained, last) = drain::drain(source, log, From::Oldest, false)?;
+        let (drained, last) = drain::drain(source, log, From::Oldest, compare)?;
         if let Some(last) = last.filter(|_| !mutant!("drained-row-left")) {
             log.conn().prepare_cached("DELETE FROM _cdc_capture WHERE seq <= ?1")?.execute([last.seq])?;
         }
-        if capture::barrier(log.conn())?.is_some() {
+        if capture::barrier(log.conn())?.zip(last).is_some_and(|(barrier, last)| barrier <= last.seq) {
             // Rows count from 1 again.
             log.conn().execute("DELETE FROM _cdc_meta WHERE key = 'barrier'", [])?;
         }

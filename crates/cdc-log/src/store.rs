@@ -23,7 +23,8 @@ const WAL_PAGES_MAX: u32 = 256;
 const WAL_PAGES_MAX_OF_MANY: u32 = 64;
 
 /// `_cdc_log` has no secondary index and no constraint. Own rows keep the capture row they were drained from,
-/// forwarded rows their origin; every 64th row keeps the running digest.
+/// forwarded rows their origin; every 64th row keeps the running digest. `_cdc_document` has the newest event of every
+/// captured document, and its state where that event is not in the log any more.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS _cdc_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_log(sequence INTEGER PRIMARY KEY, timestamp, origin, origin_sequence, origin_timestamp, capture, nonce, digest, body);
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS _cdc_checkpoint(subscriber TEXT PRIMARY KEY, sequence
 CREATE TABLE IF NOT EXISTS _cdc_stage(stage TEXT, key TEXT, value TEXT, PRIMARY KEY(stage, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_verdict(sequence INTEGER PRIMARY KEY, verdict TEXT);
 CREATE TABLE IF NOT EXISTS _cdc_dead_letter(sequence INTEGER PRIMARY KEY, stage TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS _cdc_document(collection TEXT, document TEXT, sequence, state TEXT, PRIMARY KEY(collection, document)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_counter(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 ";
 

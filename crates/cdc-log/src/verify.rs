@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use cdc_model::{Digest, Fold, ObjectId, Sequence, Timestamp, mutant};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::live::LiveRows;
 use crate::log::{DIGEST_EVERY, Limit};
-use crate::{Error, Log, Result, capture, reconcile};
+use crate::{Error, Log, Result, capture};
 
 /// What a verified log holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,11 +176,9 @@ pub(crate) fn compare_rows(user: &Connection, id: &ObjectId, fold: &Fold) -> Res
 fn first_difference(user: &Connection, id: &ObjectId, fold: &Fold) -> Result<Option<RowDifference>> {
     for table in capture::current(user)?.into_values() {
         let collection = table.shape.table.clone();
-        let mut live = BTreeMap::new();
-        reconcile::live_rows(user, &table, |document_id, json| {
-            live.insert(document_id, json);
-            Ok(())
-        })?;
+        let rows = LiveRows::of(user, &table)?.all()?;
+        let live: BTreeMap<String, String> =
+            rows.into_iter().map(|row| (row.document_id, row.json)).collect();
         let difference = |document_id: &str, live: Option<&String>, folded: Option<&str>| RowDifference {
             collection: collection.clone(),
             document_id: document_id.to_owned(),

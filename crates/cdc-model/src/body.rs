@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{BodyColumns, DerivedFrom, Error, Operation, Tag, Transaction, json};
+use crate::{BodyColumns, DerivedFrom, Error, Operation, SchemaChange, Tag, Transaction, json};
 
 /// What a log row says, as stored: canonical JSON text, written once at the origin and never changed on its way.
 ///
@@ -231,32 +231,6 @@ pub(crate) fn push_member(out: &mut String, name: &str, raw: &str) {
     json::push_json_string(out, name);
     out.push(':');
     out.push_str(raw);
-}
-
-/// A table's shape as one version of it was captured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SchemaChange {
-    /// The table.
-    pub collection: String,
-    /// Counts up from 1 per table.
-    pub version: u32,
-    /// The columns in order; empty when the table is gone.
-    pub columns: Vec<SchemaColumn>,
-}
-
-/// One column of a [`SchemaChange`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SchemaColumn {
-    /// Its name.
-    pub name: String,
-    /// Its declared type; empty when none is declared.
-    #[serde(rename = "type")]
-    pub declared_type: String,
-    /// Its place in the primary key, from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<u32>,
 }
 
 /// What a body says, decoded.

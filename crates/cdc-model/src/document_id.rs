@@ -1,4 +1,6 @@
-use crate::{ValueRef, json};
+use serde_json::value::RawValue;
+
+use crate::{Error, Value, ValueRef, json};
 
 /// How a table's key becomes a `documentId`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,20 @@ pub fn document_id(key: &[ValueRef<'_>], shape: KeyShape) -> String {
     }
     id.push(']');
     id
+}
+
+/// The key values that [`document_id`] made an id of.
+///
+/// # Errors
+///
+/// [`Error::Json`] or [`Error::Parse`] when it made no such id.
+pub fn document_key(id: &str, shape: KeyShape) -> Result<Vec<Value>, Error> {
+    if id.starts_with('[') {
+        let values: Vec<&RawValue> = serde_json::from_str(id).map_err(Error::json("document id"))?;
+        return values.into_iter().map(|value| Value::from_json(value.get())).collect();
+    }
+    let number = id.parse::<i64>().ok().filter(|number| shape.numeric && number.to_string() == id);
+    Ok(vec![number.map_or_else(|| Value::Text(id.as_bytes().to_vec()), Value::Integer)])
 }
 
 /// Appends a column name as a segment of a changed-field path: dots and backslashes are escaped.
@@ -134,6 +150,9 @@ mod tests {
             (&[Null, Integer(5)], text, "[null,5]"),
         ] {
             assert_eq!(document_id(key, shape), id);
+            let back = document_key(id, shape).unwrap();
+            assert!(back.iter().zip(key).all(|(back, key)| back.as_ref().unwrap().same(key)), "{id}");
+            assert_eq!(back.len(), key.len());
         }
     }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::{Error, ObjectId, Operation, Record, Sequence, Timestamp};
+use crate::{ChangeBody, Content, Error, ObjectId, Operation, Record, SchemaChange, Sequence, Timestamp};
 
 /// The newest state of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Fold {
         Self::default()
     }
 
-    /// Takes one more record. A schema change leaves documents as they are.
+    /// Takes one more record. A schema change does to the documents of its collection what it did to the rows.
     ///
     /// Returns how the record fails to continue the history, if it does; it is taken all the same, because its
     /// `after` is the newest that is known.
@@ -46,9 +46,33 @@ impl Fold {
     ///
     /// [`Error::Json`] when the body does not decode.
     pub fn apply(&mut self, record: &Record) -> Result<Option<BrokenChain>, Error> {
-        let Some(change) = record.body.change()? else {
-            return Ok(None);
+        let change = match record.body.content()? {
+            Content::Change(change) => change,
+            Content::Schema(schema) => {
+                self.reshape(record.origin.source(), &schema)?;
+                return Ok(None);
+            }
         };
+        self.change(record, change)
+    }
+
+    fn reshape(&mut self, source: &ObjectId, schema: &SchemaChange) -> Result<(), Error> {
+        let Some(collections) = self.sources.get_mut(source) else { return Ok(()) };
+        if let Some(moved) = schema.renamed_from.as_ref().and_then(|old| collections.remove(old)) {
+            collections.entry(schema.collection.clone()).or_default().extend(moved);
+        }
+        if !schema.changes.is_empty() {
+            let documents =
+                collections.get_mut(&schema.collection).into_iter().flat_map(BTreeMap::values_mut);
+            // What was emitted under the table's name may be anything.
+            for document in documents.filter(|document| document.json.starts_with('{')) {
+                document.json = schema.reshape(&document.json)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, record: &Record, change: ChangeBody<'_>) -> Result<Option<BrokenChain>, Error> {
         let before = change.full_before()?;
         let source = self.sources.entry(record.origin.source().clone()).or_default();
         let documents = source.entry(change.collection.into_owned()).or_default();

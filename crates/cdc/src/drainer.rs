@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdc_log::Trimmed;
 use cdc_net::{Env, Watch as _};
 
 use crate::node::{Hot, Usage};
+use crate::settings::Trim;
 use crate::shared::{Shared, stopped};
 use crate::{Error, Result};
 
@@ -28,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Drained rows are trimmed after this long without a foreign commit.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
 
-pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
+pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, trims: Trim) {
     let mut watch = object.env.watch(&database);
     let (mut stop, mut flush) = (object.stop.subscribe(), object.flush.subscribe());
     let mut seen = None;
@@ -43,7 +45,7 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf) {
         if seen.as_ref() != Some(&now) || second_look {
             second_look = seen.as_ref() != Some(&now);
             seen = Some(now);
-            trim_due = true;
+            trim_due = trims == Trim::Idle;
             sweeps = 0;
             if !look_until_quiet(&object, usage, asked).await {
                 seen = None;
@@ -109,14 +111,15 @@ async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, usage: Usage, asked: 
 
 /// Trims one step. Gives whether there is more to trim.
 async fn trim<E: Env>(object: &Arc<Shared<E>>) -> bool {
-    let trimmed: Result<u64> = object
+    let trimmed: Result<Trimmed> = object
         .run_as(Usage::Passing, |node| match &mut node.hot {
             Hot::Attached(attached) => Ok(attached.trim()?),
-            Hot::Owned(_) => Ok(0),
+            Hot::Owned(_) => Ok(Trimmed::Rows(0)),
         })
         .await;
     match trimmed {
-        Ok(rows) => rows > 0,
+        Ok(Trimmed::Rows(rows)) => rows > 0,
+        Ok(Trimmed::Busy) => true,
         Err(error) => {
             tracing::warn!(object = %object.id(), %error, "drained rows could not be trimmed");
             false

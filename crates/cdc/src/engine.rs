@@ -17,7 +17,9 @@ use crate::node::Node;
 use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
 use crate::uplink::Uplink;
-use crate::{ArchiveSettings, Error, ObjectBuilder, Project, Result, Settings, archiver, drainer, intake};
+use crate::{
+    ArchiveSettings, Error, ObjectBuilder, Project, Result, Settings, archiver, auditor, drainer, intake,
+};
 
 /// Objects that are opened side by side, when all are.
 const OPENING_MAX: usize = 16;
@@ -107,7 +109,8 @@ impl<E: Env> CdcBuilder<E> {
             idle.await;
             drop(still_alive);
         });
-        Ok(Cdc {
+        let audits = !project.settings.audit.is_off();
+        let cdc = Cdc {
             inner: Arc::new(Inner {
                 project,
                 env,
@@ -122,7 +125,11 @@ impl<E: Env> CdcBuilder<E> {
                 ended: Mutex::new(Some(ended)),
                 lock: Mutex::new(Some(Arc::new(lock))),
             }),
-        })
+        };
+        if audits {
+            cdc.audit_in_turn();
+        }
+        Ok(cdc)
     }
 }
 
@@ -331,7 +338,8 @@ impl<E: Env> Cdc<E> {
             drive(Box::pin(archiver::drive(Arc::clone(&object), warehouse, settings)));
         }
         if let Some(attached) = object.spec.attached.as_ref().filter(|attached| !attached.detached) {
-            drive(Box::pin(drainer::drive(Arc::clone(&object), attached.database.clone())));
+            let trims = inner.project.settings.capture.trim;
+            drive(Box::pin(drainer::drive(Arc::clone(&object), attached.database.clone(), trims)));
         }
         object.update_settled();
         lock(&inner.objects).insert(object.id().clone(), Arc::clone(&object));
@@ -340,6 +348,20 @@ impl<E: Env> Cdc<E> {
             object.stop.send_replace(true);
         }
         Ok(object)
+    }
+
+    /// Begins to compare captured tables with their logs, until the engine stops. It does not keep the engine from being
+    /// dropped.
+    fn audit_in_turn(&self) {
+        let inner = &self.inner;
+        let (alive, taken) = (lock(&inner.alive).clone(), lock(&inner.lock).clone());
+        let auditor = auditor::drive(Arc::downgrade(inner), inner.env.clone(), inner.stop.subscribe());
+        inner.env.spawn(async move {
+            auditor.await;
+            // In this order: whoever waits for the drivers' end may take the project at once.
+            drop(taken);
+            drop(alive);
+        });
     }
 
     /// Opens every object of the project. Gives how many were opened anew, and those that could not be, with the
@@ -366,7 +388,7 @@ impl<E: Env> Cdc<E> {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Shared<E>>> {
-        lock(&self.inner.objects).values().cloned().collect()
+        self.inner.all()
     }
 
     /// Waits until everything is quiet: attached databases drained, every link and archive at the end of its log. What
@@ -481,6 +503,11 @@ impl<E: Env> Cdc<E> {
 }
 
 impl<E: Env> Inner<E> {
+    /// Every open object, by id.
+    pub(crate) fn all(&self) -> Vec<Arc<Shared<E>>> {
+        lock(&self.objects).values().cloned().collect()
+    }
+
     fn opening_lock(&self, id: &ObjectId) -> &tokio::sync::Mutex<()> {
         let hash = id.as_str().bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31) ^ usize::from(byte));
         let [first, ..] = &self.opening;

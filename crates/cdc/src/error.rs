@@ -183,11 +183,10 @@ impl Error {
             Self::Relay(error) => error.remedy(),
             // Files that were open may be short of descriptors or of a disk that answers. Others come in their place only
             // by damage.
-            Self::NotReopened { source, .. } => match &**source {
-                Self::Log(cdc_log::Error::NotADatabase { .. }) => Remedy::Restore,
-                source if source.remedy() == Remedy::Restore => Remedy::Restore,
-                _ => Remedy::Retry,
-            },
+            Self::NotReopened { source, .. } => {
+                let is_another = matches!(&**source, Self::Log(cdc_log::Error::NotADatabase { .. }));
+                if is_another || source.remedy() == Remedy::Restore { Remedy::Restore } else { Remedy::Retry }
+            }
             Self::Deadline { .. } | Self::Waiting { .. } => Remedy::Retry,
             Self::InUse { .. } | Self::Copied { .. } => Remedy::Fenced,
             Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,

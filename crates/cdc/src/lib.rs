@@ -58,6 +58,9 @@
 //! ```
 
 mod archiver;
+mod auditor;
+mod backfill;
+pub use backfill::Backfill;
 mod drainer;
 mod engine;
 pub use engine::{Cdc, CdcBuilder, Deadline};
@@ -76,7 +79,7 @@ pub use reader::{LogStatus, Reader, ReplayBuilder};
 mod registry;
 pub use registry::{AttachedSpec, ObjectSpec, object_folder};
 mod settings;
-pub use settings::{ArchiveSettings, HandleSettings, Settings};
+pub use settings::{ArchiveSettings, AuditSettings, CaptureSettings, HandleSettings, Settings, Trim};
 mod shared;
 pub use shared::Trouble;
 mod tiers;

@@ -179,7 +179,8 @@ impl Project {
     }
 
     /// Attaches an application's database: installs capture in it and records the object. All or nothing: when
-    /// this fails, the database is as it was.
+    /// this fails, the database is as it was. The rows that are there are taken up by the engine, or by
+    /// [`Project::backfill`].
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 use cdc_iceberg::Status as ArchiveStatus;
 use cdc_log::{Limit, Log, Save};
-use cdc_model::{Checkpoint, Cursor, Filter, ObjectId, Record, Sequence};
+use cdc_model::{Checkpoint, Cursor, Filter, ObjectId, Record, Sequence, Timestamp};
 use cdc_net::{Env, Tokio};
 use cdc_relay::Outbound;
 use cdc_replay::{Folded, Replay, ReplayBatch, Until};
@@ -38,6 +38,10 @@ pub struct LogStatus {
     pub acked: Option<Sequence>,
     /// The children that ever linked to this object.
     pub children: Vec<ObjectId>,
+    /// When the last comparison of all captured tables had begun; `None` before the first.
+    pub compared_at: Option<Timestamp>,
+    /// How often the application held its database for longer than a look or a trim waited.
+    pub collisions: u64,
 }
 
 impl Project {
@@ -118,6 +122,8 @@ impl<E: Env> Reader<E> {
                 floor: log.floor()?,
                 acked: link.map(|link: Outbound| link.acked.sequence),
                 children: log.children()?,
+                compared_at: log.compared_at()?,
+                collisions: log.counter("collisions")?,
             })
         })
         .await

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cdc_model::ObjectId;
+use cdc_model::{ObjectId, Timestamp};
 use cdc_relay::LinkOptions;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,10 @@ pub struct Settings {
     pub link: LinkOptions,
     /// Where and how often objects archive; those without a parent do, and those that say so. None when absent.
     pub archive: Option<ArchiveSettings>,
+    /// How applications' databases are treated.
+    pub capture: CaptureSettings,
+    /// How often captured tables are compared with their logs.
+    pub audit: AuditSettings,
     /// How many objects have their files open at the same time, and how long.
     pub handles: HandleSettings,
     /// Objects that another process serves, and its address, such as `127.0.0.1:7410`.
@@ -28,6 +32,7 @@ impl Settings {
     /// [`Setting`](cdc_relay::Error::Setting) names the first that is not.
     pub fn validate(&self) -> Result<(), cdc_relay::Error> {
         self.link.validate()?;
+        self.audit.validate()?;
         self.handles.validate()?;
         self.archive.as_ref().map_or(Ok(()), ArchiveSettings::validate)
     }
@@ -159,5 +164,86 @@ impl ArchiveSettings {
 
     pub(crate) const fn interval(&self) -> Duration {
         Duration::from_millis(self.interval_ms)
+    }
+}
+
+/// The settings of capture in applications' databases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct CaptureSettings {
+    /// When drained rows are removed from a database. Default `idle`.
+    pub trim: Trim,
+}
+
+/// When drained rows are removed from an application's database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trim {
+    /// Once nobody else has committed for a second.
+    #[default]
+    Idle,
+    /// Never: the database is written only to install triggers, and grows.
+    Never,
+}
+
+/// The settings of the audit, which finds what bypassed capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct AuditSettings {
+    /// Every captured table is compared with its log once in so many milliseconds; 0 never. Default 86,400,000, a day.
+    #[serde(rename = "interval")]
+    pub interval_ms: u64,
+    /// Percent of one processor that comparing may take, at most. Default 1.
+    pub cpu_percent: u8,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self { interval_ms: 86_400_000, cpu_percent: 1 }
+    }
+}
+
+impl AuditSettings {
+    fn validate(&self) -> Result<(), cdc_relay::Error> {
+        if (1..=100).contains(&self.cpu_percent) {
+            return Ok(());
+        }
+        let (name, value) = ("cpuPercent", self.cpu_percent.to_string());
+        Err(cdc_relay::Error::Setting { name, value, expected: "1 to 100" })
+    }
+
+    pub(crate) const fn is_off(&self) -> bool {
+        self.interval_ms == 0
+    }
+
+    pub(crate) const fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms)
+    }
+
+    /// How long it is until what was compared then is compared again.
+    pub(crate) fn left(&self, compared: Timestamp, now: Timestamp) -> Duration {
+        let age = u64::try_from(now.get().saturating_sub(compared.get())).unwrap_or_default();
+        Duration::from_millis(self.interval_ms.saturating_sub(age))
+    }
+
+    /// How long to rest after so much work.
+    pub(crate) fn pause_after(&self, work: Duration) -> Duration {
+        work * (100 - u32::from(self.cpu_percent.min(100))) / u32::from(self.cpu_percent.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_takes_its_share_and_comes_when_it_is_due() {
+        let audit = AuditSettings { interval_ms: 1000, cpu_percent: 1 };
+        assert_eq!(audit.pause_after(Duration::from_millis(5)), Duration::from_millis(495));
+        let at = Timestamp::new;
+        assert_eq!(audit.left(at(5000), at(5400)), Duration::from_millis(600));
+        assert_eq!(audit.left(at(5000), at(7000)), Duration::ZERO);
+        // A clock that was set back postpones it by an interval at most.
+        assert_eq!(audit.left(at(5000), at(10)), Duration::from_millis(1000));
     }
 }

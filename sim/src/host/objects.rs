@@ -39,10 +39,14 @@ impl Host {
         for at in here {
             let mut application = self.start_application(env, at).await;
             let id = lock(&self.oracle).place(at).id.clone();
-            if let Some(application) = &mut application
-                && cdc.project().object(&id).is_ok()
-            {
-                self.write_unseen(at, application).await;
+            if let Some(application) = &mut application {
+                if cdc.project().object(&id).is_ok() {
+                    self.write_unseen(at, application).await;
+                } else if application.is_filled() {
+                    // These rows are nobody's transaction.
+                    lock(&self.oracle).loosen(at);
+                    application.fill().await;
+                }
             }
             let database = application.as_ref().map(|application| application.database().to_owned());
             loop {

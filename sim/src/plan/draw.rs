@@ -28,6 +28,10 @@ impl FaultPlan {
         options.reject_percent = *Random::stream(seed, "rejects").pick(&[0, 0, 30]);
         options.reckless_percent = *Random::stream(seed, "reckless").pick(&[0, 0, 0, 30]);
         options.redesigned_percent = *Random::stream(seed, "redesigned").pick(&[0, 0, 20, 60]);
+        options.audit_ms = *Random::stream(seed, "audits").pick(&[0, 0, 200, 2_000]);
+        if options.objects <= SMALL {
+            options.filled_percent = *Random::stream(seed, "filled").pick(&[0, 0, 30, 60]);
+        }
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut handles = Random::stream(seed, "handles");
         options.open_objects_max = *handles.pick(&[None, None, Some(1), Some(2), Some(5)]);
@@ -84,6 +88,8 @@ impl Options {
             attached_percent: 0,
             reckless_percent: 0,
             redesigned_percent: 0,
+            audit_ms: 0,
+            filled_percent: 0,
             rotten: 0,
             network: NetworkRates {
                 loss_per_10_000: swarm(random, 4_000),

@@ -23,12 +23,13 @@ const ARROWS: &[(&str, Uses)] = &[
     ("cdc-cli", Only(&["cdc"])),
     ("sim", All),
     ("benches", All),
+    ("peers", All),
     ("fuzz", All),
     ("xtask", Only(&[])),
 ];
 
 /// Packages that are programs of this repository rather than libraries for others.
-const PROGRAMS: &[&str] = &["cdc-cli", "sim", "benches", "fuzz", "xtask"];
+const PROGRAMS: &[&str] = &["cdc-cli", "sim", "benches", "peers", "fuzz", "xtask"];
 
 /// A limit on external dependencies; a trailing `*` stands for every name that begins so.
 struct Limit {

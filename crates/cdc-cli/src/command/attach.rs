@@ -4,7 +4,7 @@ use cdc::{AttachOptions, AttachReport, Env as _, ObjectId, Project, Tables};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::output::{brief, note, plural};
+use crate::output::{ProgressLine, brief, note, plural};
 use crate::project::Target;
 use crate::session::Session;
 
@@ -15,6 +15,7 @@ Examples:
   cdc attach app.db --id local/app --tables customers,orders
 
 Attaching writes triggers and tables named _cdc_* into the database, in one transaction: all of it or nothing. \
+Rows that are there follow as snapshots, a few at a time and beside the application; a stop loses nothing: `cdc run` goes on. \
 The application needs no change, but `ALTER TABLE … DROP COLUMN` fails until `cdc detach`; attach again after it. \
 Attaching again also repairs what a migration took out and keeps what it is not told; `cdc detach` takes out everything.";
 
@@ -59,7 +60,7 @@ struct LeftOut<'a> {
     reason: &'a str,
 }
 
-pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure> {
     let project = session.project()?;
     let given = args.context.as_ref().map(|context| context.id(&project)).transpose()?;
     // Attaching again repairs: what is not said stays as it is.
@@ -73,6 +74,7 @@ pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
     let options = AttachOptions { database: args.database.clone(), id: args.id.clone(), context, tables };
     let report = attach(&project, session, &options)?;
     tell(&options, &report);
+    backfill(&project, session, &options.id, report.installed.rows).await?;
     let installed = &report.installed;
     let left_out = installed.left_out.iter().map(|(table, reason)| LeftOut { table, reason }).collect();
     session.out.receipt(&Receipt {
@@ -81,9 +83,32 @@ pub(super) fn run(args: &Args, session: &mut Session) -> Result<(), Failure> {
         database: &options.database,
         journal_mode: &report.journal_mode,
         tables: &report.captured,
-        snapshot_rows: installed.snapshot_rows,
+        snapshot_rows: installed.rows,
         left_out,
     })
+}
+
+/// Takes up the rows that were there. What a stop leaves is taken by `cdc run`.
+async fn backfill(project: &Project, session: &Session, id: &ObjectId, rows: u64) -> Result<(), Failure> {
+    let mut backfill = match project.backfill(id, rows, &session.env.clock()) {
+        // The engine that works here takes them.
+        Err(cdc::Error::InUse { .. }) => return Ok(()),
+        backfill => backfill?,
+    };
+    let mut line = ProgressLine::new(&session.env);
+    loop {
+        match backfill.step() {
+            Ok(Some(progress)) => line.show(&progress, "rows"),
+            Ok(None) => return Ok(()),
+            Err(cdc::Error::Log(error)) if error.is_busy() => {
+                note("  the database is busy; `cdc run` takes the rest of its rows");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // A stop is noticed here.
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The tables that were named, or all.
@@ -139,7 +164,7 @@ pub(super) fn tell(options: &AttachOptions, report: &AttachReport) {
     note(&format!("attached {database} as {} (journal mode {journal}, left as it is)", options.id));
     if !installed.tables.is_empty() {
         let names: Vec<_> = installed.tables.iter().map(|name| brief(name, 60)).collect();
-        let rows = plural(installed.snapshot_rows, "row");
+        let rows = plural(installed.rows, "row");
         note(&format!("  capturing {}; snapshot of {rows} that were there", names.join(", ")));
     }
     for (table, reason) in &installed.left_out {

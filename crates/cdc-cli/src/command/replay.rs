@@ -69,7 +69,7 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
 
 /// Prints a replay as it is read. Gives how many events there were.
 pub(super) async fn print(session: &mut Session, replay: ReplayBuilder, view: &View) -> Result<u64, Failure> {
-    let mut progress = ProgressLine::new(&session.env);
+    let mut progress = ProgressLine::beside_events(&session.env);
     let mut batches = replay.stream();
     let mut printed = 0;
     while let Some(batch) = batches.try_next().await? {
@@ -78,7 +78,7 @@ pub(super) async fn print(session: &mut Session, replay: ReplayBuilder, view: &V
             printed += 1;
         }
         session.out.flush()?;
-        progress.show(&batch.progress);
+        progress.show(&batch.progress, "positions");
     }
     Ok(printed)
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use cdc::{ObjectId, ObjectSpec, Project, Sequence, Tokio};
+use cdc::{ObjectId, ObjectSpec, Project, Sequence, Timestamp, Tokio};
 use comfy_table::Cell;
 use serde::Serialize;
 
@@ -42,6 +42,12 @@ pub(super) struct Line {
     pub(super) lag: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) archived: Option<Sequence>,
+    /// When the last comparison of its tables with the log had begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared_at: Option<Timestamp>,
+    /// How often its application held the database for longer than we waited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collisions: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attached: Option<PathBuf>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -116,6 +122,8 @@ async fn line(project: &Project, env: &Tokio, spec: &ObjectSpec, depth: usize) -
         acked: None,
         lag: None,
         archived: None,
+        compared_at: None,
+        collisions: None,
         attached: spec.attached.as_ref().map(|attached| attached.database.clone()),
         detached: spec.attached.as_ref().is_some_and(|attached| attached.detached),
         trouble: None,
@@ -132,6 +140,8 @@ async fn look(project: &Project, env: &Tokio, line: &mut Line) -> cdc::Result<()
     let tail = status.tail.sequence;
     line.tail = Some(tail);
     line.acked = status.acked;
+    line.compared_at = status.compared_at;
+    line.collisions = Some(status.collisions).filter(|count| *count > 0);
     line.lag = status.acked.map(|acked| tail.since(acked));
     line.archived = reader
         .archive_status()

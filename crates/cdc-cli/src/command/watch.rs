@@ -147,7 +147,7 @@ fn install_into(args: &Args, session: &Session) -> Result<(Project, Watched), Fa
     let tables = attach::tables(&args.tables);
     let options = AttachOptions { database: args.database.clone(), id, context, tables };
     let report = attach::attach(&project, session, &options)?;
-    let rows = plural(report.installed.snapshot_rows, "row");
+    let rows = plural(report.installed.rows, "row");
     note(&format!("attached {} as {} with {rows}", args.database.display(), options.id));
     for (table, reason) in &report.installed.left_out {
         note(&format!("  left out {table}: {reason}"));

@@ -21,13 +21,20 @@ pub(crate) struct ProgressLine {
 
 impl ProgressLine {
     /// Events that go to the same terminal are progress enough.
-    pub(crate) fn new(env: &Tokio) -> Self {
-        let started = env.now();
-        let terminal = io::stderr().is_terminal() && !io::stdout().is_terminal();
-        Self { env: env.clone(), started, next: started + PATIENCE, terminal, shown: false }
+    pub(crate) fn beside_events(env: &Tokio) -> Self {
+        let mut line = Self::new(env);
+        line.terminal &= !io::stdout().is_terminal();
+        line
     }
 
-    pub(crate) fn show(&mut self, progress: &Progress) {
+    pub(crate) fn new(env: &Tokio) -> Self {
+        let started = env.now();
+        let next = started + PATIENCE;
+        Self { env: env.clone(), started, next, terminal: io::stderr().is_terminal(), shown: false }
+    }
+
+    /// `what` is counted.
+    pub(crate) fn show(&mut self, progress: &Progress, what: &str) {
         let now = self.env.now();
         if !self.terminal || now < self.next {
             return;
@@ -36,7 +43,7 @@ impl ProgressLine {
         self.shown = true;
         let rest = progress.eta(now.saturating_sub(self.started)).unwrap_or_default();
         let line = format!(
-            "\r\u{1b}[2K{}% of {} positions, {} events, about {} s left",
+            "\r\u{1b}[2K{}% of {} {what}, {} events, about {} s left",
             progress.percent(),
             progress.total,
             progress.records,

@@ -41,6 +41,7 @@ async fn a_schema_change_comes_back() {
             declared_type: "TEXT".to_owned(),
             key: Some(1),
         }],
+        ..cdc_model::SchemaChange::default()
     };
     log.own(DAY, Body::schema(schema));
     let mut archive = warehouse.archive(1).await;

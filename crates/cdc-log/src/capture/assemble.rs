@@ -78,16 +78,15 @@ impl Assembler {
                 let (document_id, values) = (shape.document_id(&values), owned(&values));
                 self.replaced.push(Replaced { table: table.clone(), document_id, values });
             }
-            "I" => bodies.extend(self.write(table, None, Some(&first()?), None)),
-            "S" => bodies.extend(self.write(table, None, Some(&first()?), Some(&Tag::Snapshot))),
-            "D" => bodies.extend(self.write(table, Some(&first()?), None, None)),
+            "I" => bodies.extend(self.write(table, None, Some(&first()?))),
+            "D" => bodies.extend(self.write(table, Some(&first()?), None)),
             _ => {
                 if let Some(old) = self.old.take() {
                     let old: Vec<_> = old.iter().filter_map(Value::as_ref).collect();
-                    bodies.extend(self.write(table, Some(&old), Some(&first()?), None));
+                    bodies.extend(self.write(table, Some(&old), Some(&first()?)));
                 } else {
                     let (old, new) = (first()?, values(row, FIRST_VALUE + width, width)?);
-                    bodies.extend(self.write(table, Some(&old), Some(&new), None));
+                    bodies.extend(self.write(table, Some(&old), Some(&new)));
                 }
             }
         }
@@ -100,7 +99,7 @@ impl Assembler {
         (self.old, self.part) = (None, Vec::new());
         let gone = |replaced: Replaced| {
             let table = &replaced.table;
-            let writer = BodyWriter { shape: &table.shape, version: table.version, tag: None };
+            let writer = BodyWriter { shape: &table.shape, version: table.version };
             let values: Vec<_> = replaced.values.iter().filter_map(Value::as_ref).collect();
             writer.body(&replaced.document_id, Some(&values), None)
         };
@@ -114,9 +113,8 @@ impl Assembler {
         table: &CapturedTable,
         old: Option<&[ValueRef<'_>]>,
         new: Option<&[ValueRef<'_>]>,
-        tag: Option<&Tag>,
     ) -> Vec<Body> {
-        let writer = BodyWriter { shape: &table.shape, version: table.version, tag };
+        let writer = BodyWriter { shape: &table.shape, version: table.version };
         let old_id = old.map(|old| table.shape.document_id(old));
         let new_id = new.map(|new| table.shape.document_id(new));
         let mut bodies = Vec::new();
@@ -170,7 +168,6 @@ pub(crate) fn values<'r>(row: &'r Row<'_>, from: usize, count: usize) -> Result<
 struct BodyWriter<'a> {
     shape: &'a Shape,
     version: u32,
-    tag: Option<&'a Tag>,
 }
 
 impl BodyWriter<'_> {
@@ -182,7 +179,6 @@ impl BodyWriter<'_> {
         };
         let mut change = RawChange::new(operation, &self.shape.table, document_id);
         change.schema_version = Some(self.version);
-        change.tag = self.tag;
         let after = new.map(|new| self.shape.document(new));
         change.after = after.as_deref();
         let (was, paths, before);
@@ -222,37 +218,42 @@ pub(crate) fn emitted(row: &Row<'_>) -> Result<Body> {
     Ok(change.to_body())
 }
 
-/// The event that takes a row from one state to another without anybody having seen it happen; `None` when the
-/// states are the same. It is stored like every other: of an update only the changed columns of `before`.
-pub(crate) fn reconciled(
-    collection: &str,
-    document_id: &str,
-    from: Option<&str>,
-    to: Option<&str>,
-) -> Result<Option<Body>> {
-    let operation = match (from, to) {
-        (None, None) => return Ok(None),
-        (Some(from), Some(to)) if from == to => return Ok(None),
-        (None, Some(_)) => Operation::Insert,
-        (Some(_), Some(_)) => Operation::Update,
-        (Some(_), None) => Operation::Delete,
-    };
-    let mut change = RawChange::new(operation, collection, document_id);
-    change.tag = Some(&Tag::Reconciled);
-    change.before = from;
-    change.after = to;
-    let (Some(from), Some(to)) = (from, to) else { return Ok(Some(change.to_body())) };
-    let (from, to) = (columns(from)?, columns(to)?);
-    let paths = changed_columns(&from, &to);
-    change.changed_fields = Some(&paths);
-    let body = change.to_body();
-    if !from.keys().eq(to.keys()) {
-        // A column came or went: the one row cannot be told from the other and what changed.
-        return Ok(Some(body));
+/// A document whose change nobody saw happen.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) collection: &'a str,
+    pub(crate) document_id: &'a str,
+    pub(crate) version: Option<u32>,
+    pub(crate) tag: Tag,
+}
+
+impl Found<'_> {
+    /// The event that takes it from one state to another; `None` when the states are the same. It is stored like every
+    /// other: of an update only the changed columns of `before`.
+    pub(crate) fn body(&self, from: Option<&str>, to: Option<&str>) -> Result<Option<Body>> {
+        let operation = match (from, to) {
+            (None, None) => return Ok(None),
+            (Some(from), Some(to)) if from == to => return Ok(None),
+            (None, Some(_)) => Operation::Insert,
+            (Some(_), Some(_)) => Operation::Update,
+            (Some(_), None) => Operation::Delete,
+        };
+        let mut change = RawChange::new(operation, self.collection, self.document_id);
+        (change.schema_version, change.tag) = (self.version, Some(&self.tag));
+        (change.before, change.after) = (from, to);
+        let (Some(from), Some(to)) = (from, to) else { return Ok(Some(change.to_body())) };
+        let (from, to) = (columns(from)?, columns(to)?);
+        let paths = changed_columns(&from, &to);
+        change.changed_fields = Some(&paths);
+        let body = change.to_body();
+        if !from.keys().eq(to.keys()) {
+            // A column came or went: the one row cannot be told from the other and what changed.
+            return Ok(Some(body));
+        }
+        let mut delta = body.columns()?;
+        delta.delta = true;
+        Ok(Some(delta.to_body()?))
     }
-    let mut delta = body.columns()?;
-    delta.delta = true;
-    Ok(Some(delta.to_body()?))
 }
 
 /// A row's columns: their names and the JSON of their values.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use cdc_model::ObjectId;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use cdc_model::{JsonText, ObjectId, SchemaChange, SchemaColumn};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::rows::{ROW_VALUES_MAX, write_state, write_states};
+use super::rows::write_state;
 use super::shape::{self, Shape, quoted};
 use super::triggers::{Own, Triggers, drop_own};
 use crate::{Error, Result, store};
@@ -30,8 +30,10 @@ pub enum Tables {
 pub struct Installed {
     /// Tables whose triggers were installed, in order.
     pub tables: Vec<String>,
-    /// Existing rows that were captured as snapshots.
-    pub snapshot_rows: u64,
+    /// Of these, tables whose rows the log never had.
+    pub new: Vec<String>,
+    /// The rows of the new tables, which the next looks take as snapshots.
+    pub rows: u64,
     /// Tables left out by [`Tables::All`], with the reason.
     pub left_out: Vec<(String, String)>,
 }
@@ -51,9 +53,72 @@ pub(crate) type KnownTables = BTreeMap<String, u32>;
 /// What [`KnownTables`] are kept under in the log: `schema/` and the table, the version.
 const KNOWN: &str = "schema/";
 
-/// Remembers in the log that it has this version of a table's shape.
-pub(crate) fn know(log: &Connection, table: &CapturedTable) -> Result<()> {
-    store::put_meta(log, &format!("{KNOWN}{}", table.shape.table), table.version)
+/// What their columns are kept under: `columns/` and the table.
+const COLUMNS: &str = "columns/";
+
+/// Remembers in the log that it has this version of a table's shape. Gives what the log says of it: how documents come
+/// from those of the shape before.
+pub(crate) fn know(log: &Connection, user: &Connection, table: &CapturedTable) -> Result<SchemaChange> {
+    let shape = &table.shape;
+    let mut schema = shape.schema_change(table.version);
+    schema.renamed_from = renamed_from(log, user, &schema)?;
+    let name = schema.renamed_from.as_ref().unwrap_or(&schema.collection);
+    if let Some(before) = columns_of(log, name)? {
+        let default = |column: &str| default_of(user, &shape.table, column);
+        schema.changes = SchemaChange::guess(&before, &schema.columns, default);
+    }
+    if let Some(old) = &schema.renamed_from {
+        for kept in [KNOWN, COLUMNS] {
+            log.execute("DELETE FROM _cdc_meta WHERE key = ?1", [format!("{kept}{old}")])?;
+        }
+    }
+    store::put_meta(log, &format!("{KNOWN}{}", shape.table), table.version)?;
+    let columns = serde_json::to_string(&schema.columns)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    store::put_meta(log, &format!("{COLUMNS}{}", shape.table), columns)?;
+    Ok(schema)
+}
+
+fn columns_of(log: &Connection, table: &str) -> Result<Option<Vec<SchemaColumn>>> {
+    let text: Option<String> = store::meta(log, &format!("{COLUMNS}{table}"))?;
+    let parsed = text.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(parsed.map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    })?)
+}
+
+/// The one table that the log knows with these columns and that is gone, when the table is not known itself.
+fn renamed_from(log: &Connection, user: &Connection, schema: &SchemaChange) -> Result<Option<String>> {
+    let known = known(log)?;
+    if known.contains_key(&schema.collection) {
+        return Ok(None);
+    }
+    let existing = shape::tables(user)?;
+    let mut candidates = Vec::new();
+    for table in known.into_keys().filter(|table| !existing.contains(table)) {
+        if columns_of(log, &table)?.is_some_and(|columns| columns == schema.columns) {
+            candidates.push(table);
+        }
+    }
+    let only = (candidates.len() == 1).then(|| candidates.pop());
+    Ok(only.flatten())
+}
+
+/// The value that rows got which were there when a column was added. `None` where the column does not tell.
+fn default_of(user: &Connection, table: &str, column: &str) -> Option<JsonText> {
+    let sql = "SELECT type, coalesce(dflt_value, 'NULL') FROM pragma_table_xinfo(?1) WHERE name = ?2 AND hidden = 0";
+    let default = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+    let (declared, default) = user.query_row(sql, [table, column], default).ok()?;
+    // As SQLite makes it of the declaration. What it makes nothing of is left to the comparison.
+    let made = Connection::open_in_memory().ok()?;
+    made.execute_batch(&format!(
+        "CREATE TABLE t(c {declared} DEFAULT ({default})); INSERT INTO t DEFAULT VALUES"
+    ))
+    .ok()?;
+    let json = made.query_row("SELECT c FROM t", [], |row| {
+        Ok(super::assemble::values(row, 0, 1).ok().and_then(|values| Some(values.first()?.to_json())))
+    });
+    JsonText::new(json.ok()??).ok()
 }
 
 /// The tables that the log has a shape of.
@@ -189,8 +254,8 @@ impl Plan {
         &self.left_out
     }
 
-    /// Carries the plan out inside the caller's transaction. Tables that are known get a barrier row, at which the
-    /// drain compares them; the others a snapshot of every row.
+    /// Carries the plan out inside the caller's transaction. When a table that is known is among them, the drain compares
+    /// all at a barrier row. A new one is compared with nothing.
     pub(crate) fn carry_out(self, conn: &Connection) -> Result<Installed> {
         let mut installed = Installed { left_out: self.left_out, ..Installed::default() };
         let mut compare = !self.gone.is_empty();
@@ -200,7 +265,7 @@ impl Plan {
         for (shape, captured) in self.install {
             let known = self.known.get(&shape.table).copied();
             match in_savepoint(conn, || install_table(conn, &shape, captured.as_ref(), known)) {
-                Ok(rows) => installed.snapshot_rows += rows,
+                Ok(()) => {}
                 Err(error @ Error::WritesWouldFail { .. }) if self.leave_out => {
                     if let Some(captured) = captured {
                         let_go(conn, captured.id)?;
@@ -211,6 +276,9 @@ impl Plan {
                 Err(error) => return Err(error),
             }
             compare |= known.is_some();
+            if known.is_none() {
+                installed.new.push(shape.table.clone());
+            }
             installed.tables.push(shape.table);
         }
         if compare {
@@ -229,19 +297,29 @@ fn in_savepoint<R>(conn: &Connection, work: impl FnOnce() -> Result<R>) -> Resul
     done
 }
 
-/// Installs capture of one table. Gives the number of rows that were captured as snapshots.
+/// Installs capture of one table.
 fn install_table(
     conn: &Connection,
     shape: &Shape,
     captured: Option<&CapturedTable>,
     known: Option<u32>,
-) -> Result<u64> {
+) -> Result<()> {
     let id = put_table(conn, shape, captured, known.unwrap_or_default())?;
     install_triggers(conn, id, shape)?;
     if captured.is_none_or(|captured| captured.id != id) {
         write_row(conn, id, "T", &[])?;
     }
-    if known.is_some() { Ok(0) } else { snapshot(conn, id, shape) }
+    Ok(())
+}
+
+/// How many rows these tables have.
+pub(crate) fn count_rows(conn: &Connection, tables: &[String]) -> Result<u64> {
+    let mut rows = 0;
+    for table in tables {
+        let count = format!("SELECT count(*) FROM {} NOT INDEXED", quoted(table));
+        rows += conn.query_row(&count, [], |row| row.get::<_, u64>(0))?;
+    }
+    Ok(rows)
 }
 
 /// Ends the capture of a table.
@@ -267,14 +345,6 @@ pub(crate) fn write_row(conn: &Connection, id: i64, op: &str, values: &[String])
         conn.execute(&statement, [])?;
     }
     Ok(())
-}
-
-fn snapshot(conn: &Connection, id: i64, shape: &Shape) -> Result<u64> {
-    let from = format!("FROM {} AS _cdc_t", quoted(&shape.table));
-    let keys: Vec<String> = shape.row_key().into_iter().map(|(name, _)| format!("_cdc_t.{name}")).collect();
-    let rows = conn.execute(&write_states(id, "S", &shape.values("_cdc_t."), &from, &keys), [])?;
-    let rows = rows / shape.width().div_ceil(ROW_VALUES_MAX);
-    Ok(u64::try_from(rows).unwrap_or(u64::MAX))
 }
 
 /// Records the table's shape. A changed shape is a new version with an id of its own, so that rows captured

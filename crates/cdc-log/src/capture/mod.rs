@@ -1,15 +1,16 @@
 //! Capture: triggers that copy every changed row into `_cdc_capture`, in the user's own transaction.
 
 mod assemble;
-pub(crate) use assemble::{Assembler, RowHead, emitted, reconciled, values};
+pub(crate) use assemble::{Assembler, Found, RowHead, emitted, values};
 mod index_terms;
 mod install;
 pub(crate) use install::{
-    CapturedTable, KnownTables, Plan, barrier, by_id, current, is_prepared, know, known, prepare, remove_all,
-    write_barrier, write_row,
+    CapturedTable, KnownTables, Plan, barrier, by_id, count_rows, current, is_prepared, know, known, prepare,
+    remove_all, write_barrier, write_row,
 };
 pub use install::{Installed, Tables};
 mod rows;
+pub(crate) use rows::time_of;
 mod shape;
 pub(crate) use shape::{quoted, tables as existing};
 mod triggers;

@@ -3,11 +3,32 @@
 //! A capture row holds the values of one state of a row, of an update both. What does not fit goes into rows of op
 //! `+` before it, so that one wide table does not make every row of `_cdc_capture` wide.
 
+use cdc_model::Timestamp;
+use rusqlite::types::ValueRef;
+
 /// Values a capture row holds at most. Both states of a row of 32 columns fit.
 pub(crate) const ROW_VALUES_MAX: usize = 64;
 
-/// Milliseconds since 1970 by SQL that every SQLite since 3.26 has and that schemas may use untrusted.
-pub(crate) const NOW: &str = "CAST((julianday('now')-2440587.5)*86400000+0.5 AS INTEGER)";
+/// The time by SQL that every SQLite since 3.26 has and that schemas may use untrusted: a Julian day, exact to the
+/// millisecond. To make milliseconds of it costs three times as much, and takes registers of the trigger's program:
+/// [`time_of`] does that when the row is drained.
+pub(crate) const NOW: &str = "julianday()";
+
+/// 1970 in milliseconds of the Julian day.
+const JULIAN_1970_MS: f64 = 210_866_760_000_000.0;
+
+/// The time that a row has by [`NOW`], or by triggers of an earlier version, which wrote milliseconds since 1970.
+pub(crate) fn time_of(written: ValueRef<'_>) -> Option<Timestamp> {
+    match written {
+        ValueRef::Integer(milliseconds) => Some(Timestamp::new(milliseconds)),
+        ValueRef::Real(day) => {
+            let milliseconds = (day * 86_400_000.0).round() - JULIAN_1970_MS;
+            #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "it saturates")]
+            Some(Timestamp::new(milliseconds as i64))
+        }
+        ValueRef::Null | ValueRef::Text(_) | ValueRef::Blob(_) => None,
+    }
+}
 
 /// Values of a state of so many that lie in rows of op `+`.
 pub(crate) const fn values_in_parts(width: usize) -> usize {
@@ -30,28 +51,31 @@ pub(crate) fn write_state(id: i64, op: &str, values: &[String]) -> Vec<String> {
     parts.into_iter().map(|values| part("+", values)).chain([part(op, last)]).collect()
 }
 
-/// The statement that writes a state of every row that `from` (`FROM … WHERE …`) gives, told apart by `keys`.
-pub(crate) fn write_states(id: i64, op: &str, values: &[String], from: &str, keys: &[String]) -> String {
-    if values.len() <= ROW_VALUES_MAX {
-        let list: String = values.iter().map(|value| format!(", {value}")).collect();
-        return format!("{} SELECT {NOW}, '{op}', {id}, random(){list} {from}", head(values.len()));
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn a_julian_day_gives_back_the_millisecond_it_was_made_from() {
+        let conn = Connection::open_in_memory().unwrap();
+        let day = "SELECT julianday(?1 / 1000.0, 'unixepoch', 'subsec')";
+        for milliseconds in [0, 1, 999, 1_705_276_800_123, 1_764_353_471_507, 253_402_300_799_999] {
+            let written = conn.query_row(day, [milliseconds], |row| Ok(time_of(row.get_ref(0)?))).unwrap();
+            assert_eq!(written, Some(Timestamp::new(milliseconds)));
+        }
+        let now = format!("SELECT {NOW}, CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER)");
+        let (now, milliseconds) =
+            conn.query_row(&now, [], |row| Ok((time_of(row.get_ref(0)?), row.get(1)?))).unwrap();
+        assert_eq!(now, Some(Timestamp::new(milliseconds)));
     }
-    let last = values_in_parts(values.len()) / ROW_VALUES_MAX;
-    // The columns' collations may be coarser than the key's. Keys that differ in any collation differ in their bytes.
-    let key_names: String = (0..keys.len()).map(|at| format!("k{at} COLLATE BINARY, ")).collect();
-    let part = |(at, values): (usize, &[String])| {
-        let keys: String = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}, ")).collect();
-        let op = if at == last { op } else { "+" };
-        let value = |place| values.get(place).map_or("NULL", String::as_str);
-        let list: String =
-            (0..ROW_VALUES_MAX).map(|place| format!(", {} AS v{place}", value(place))).collect();
-        format!("SELECT {keys}{at} AS part, '{op}' AS op{list} {from}")
-    };
-    let parts: Vec<String> = values.chunks(ROW_VALUES_MAX).enumerate().map(part).collect();
-    let list: String = (0..ROW_VALUES_MAX).map(|place| format!(", v{place}")).collect();
-    format!(
-        "{} SELECT {NOW}, op, {id}, random(){list} FROM ({}) ORDER BY {key_names}part",
-        head(ROW_VALUES_MAX),
-        parts.join(" UNION ALL ")
-    )
+
+    #[test]
+    fn what_no_trigger_wrote_has_no_time_or_one_that_no_calendar_has() {
+        assert_eq!(time_of(ValueRef::Null), None);
+        assert_eq!(time_of(ValueRef::Text(b"2024-01-15")), None);
+        assert_eq!(time_of(ValueRef::Real(f64::INFINITY)), Some(Timestamp::new(i64::MAX)));
+        assert!(time_of(ValueRef::Real(-1e300)) < Some(Timestamp::ZERO));
+    }
 }

@@ -1,7 +1,7 @@
 //! What a table looks like to capture: its columns, its key, and how its values lie in a capture row.
 
 use cdc_model::{KeyShape, SchemaChange, SchemaColumn, ValueRef, document_id, push_json_string};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use super::rows::ROW_VALUES_MAX;
@@ -90,6 +90,13 @@ impl Shape {
         let shape = Self { table: name, columns, rowid, rowid_alias, numeric_key };
         if shape.width() > STATE_VALUES_MAX {
             return Err(refuse("it has more than 1989 columns"));
+        }
+        let select =
+            format!("SELECT {} FROM {} NOT INDEXED", shape.values("").join(", "), quoted(&shape.table));
+        if conn.prepare(&select).is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::Unknown)) {
+            return Err(refuse(
+                "only the application has a function or collation without which it cannot be read",
+            ));
         }
         Ok(shape)
     }
@@ -196,7 +203,12 @@ impl Shape {
             declared_type: column.declared_type.clone(),
             key: column.key,
         });
-        SchemaChange { collection: self.table.clone(), version, columns: columns.collect() }
+        SchemaChange {
+            collection: self.table.clone(),
+            version,
+            columns: columns.collect(),
+            ..SchemaChange::default()
+        }
     }
 }
 

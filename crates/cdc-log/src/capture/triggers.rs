@@ -5,7 +5,7 @@
 //! conflict with NEW, and an AFTER trigger logs those that NEW has replaced as op `R`, just before the row that
 //! replaced them.
 //!
-//! An ignored insert leaves its rows in the stash. They are told by their time: 'now' is the same all through one step
+//! An ignored insert leaves its rows in the stash. They are told by their time, which is the same all through one step
 //! of a statement, however deep its triggers go.
 //!
 //! SQLite sets up all registers and cursors of a trigger before it asks its WHEN. What is rarely needed therefore

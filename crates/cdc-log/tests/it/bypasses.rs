@@ -333,10 +333,10 @@ fn healing_before_the_first_drain_does_not_snapshot_twice() {
     app.execute_batch(SCHEMA).unwrap();
     let mut attached =
         Attached::open(&path, &folder.path().join("log"), &id(), Tables::All, &clock()).unwrap();
-    assert_eq!(attached.install().unwrap().installed.snapshot_rows, 4);
+    assert_eq!(attached.install().unwrap().installed.rows, 4);
     app.execute_batch("CREATE TRIGGER u AFTER UPDATE ON t BEGIN SELECT 1; END; UPDATE t SET a = 1").unwrap();
     let look = attached.look().unwrap();
-    assert_eq!((look.healed.unwrap().snapshot_rows, look.drained.reconciled), (0, 0));
+    assert_eq!((look.healed.unwrap().rows, look.drained.reconciled), (0, 0));
     let mut follower = Follower::default();
     follower.follow(attached.log(), Reconciled::Never);
     assert_agrees(&app, &follower.fold, "t");

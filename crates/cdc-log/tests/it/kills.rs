@@ -97,14 +97,14 @@ fn an_install_that_is_killed_leaves_all_or_nothing() {
         ))
         .unwrap();
         let child = start("install", folder.path());
-        std::thread::sleep(Duration::from_micros(random.next() % (5_000 * (round + 1))));
+        std::thread::sleep(Duration::from_micros(random.next() % (1_000 * (round + 1))));
         kill(child);
         match ours(&app) {
             0 => nothing += 1,
             _ => whole += 1,
         }
         let capture = app.query_row("SELECT count(*) FROM _cdc_capture", [], |row| row.get::<_, u32>(0));
-        assert!(capture.is_err() || capture == Ok(30_004), "{capture:?}");
+        assert!(capture.is_err() || capture == Ok(3), "{capture:?}");
         app.execute("INSERT INTO t VALUES (0, 'later')", []).unwrap();
         let mut attached = attached(folder.path());
         attached.install().unwrap();

@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod bypasses;
+mod comparisons;
 mod differential;
 mod drains;
 mod foreign;

@@ -205,7 +205,7 @@ impl World {
     }
 
     fn trim(&mut self) {
-        if self.attached().trim().unwrap() > 0 {
+        if self.attached().trim().unwrap().rows() > 0 {
             self.trims += 1;
             self.counts.trims += 1;
         }

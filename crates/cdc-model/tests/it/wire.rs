@@ -40,7 +40,12 @@ fn shapes() -> Vec<(&'static str, Record)> {
         SchemaColumn { name: "id".to_owned(), declared_type: "INTEGER".to_owned(), key: Some(1) },
         SchemaColumn { name: "tier".to_owned(), declared_type: String::new(), key: None },
     ];
-    let schema = Body::schema(SchemaChange { collection: "customers".to_owned(), version: 1, columns });
+    let schema = Body::schema(SchemaChange {
+        collection: "customers".to_owned(),
+        version: 1,
+        columns,
+        ..SchemaChange::default()
+    });
 
     let via = own().via(&id("https://crm.headless.ly/acme"));
     let mut forwarded = record(4, &via, deleted.to_body());

@@ -61,6 +61,7 @@ fn mixed() -> Batch {
             declared_type: "INTEGER".to_owned(),
             key: Some(1),
         }],
+        ..SchemaChange::default()
     };
     let records = vec![
         row(11, &own, 11, insert.to_body()),

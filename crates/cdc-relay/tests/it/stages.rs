@@ -90,6 +90,7 @@ fn only_matching_changes_of_children_count_and_all_go_on() {
                 collection: "customers".to_owned(),
                 version: 1,
                 columns: vec![],
+                ..SchemaChange::default()
             }),
             ..event(5, "customers", Operation::Update, 0)
         },

@@ -26,7 +26,12 @@ proptest! {
 #[test]
 fn schema_changes_belong_to_no_documents_history() {
     let change = r#"{"operation":"INSERT","collection":"c0","documentId":"1","after":{}}"#;
-    let schema = cdc_model::SchemaChange { collection: "c0".into(), version: 1, columns: vec![] };
+    let schema = cdc_model::SchemaChange {
+        collection: "c0".into(),
+        version: 1,
+        columns: vec![],
+        ..cdc_model::SchemaChange::default()
+    };
     let log = [record(1, 1, Body::schema(schema)), record(2, 2, Body::parse(change).unwrap())];
     let hot = Memory::dense(&log);
     assert_eq!(run(Replay::new().hot(&hot).filter(Filter::operation(Operation::Insert))).sequences(), [1, 2]);

@@ -168,7 +168,7 @@ async fn a_corrupt_log_fails_alone_when_all_objects_are_opened() {
     assert!(matches!(&failed[0], (id, error) if *id == corrupt && error.remedy() == Remedy::FixRequest));
 }
 
-async fn attach(cdc: &Cdc, folder: &Path, name: &str) -> PathBuf {
+fn attach(cdc: &Cdc, folder: &Path, name: &str) -> PathBuf {
     let database = folder.join(format!("{name}.db"));
     Connection::open(&database).unwrap().execute_batch(CUSTOMERS).unwrap();
     let options = AttachOptions {
@@ -202,7 +202,7 @@ async fn long_transactions_of_applications_stall_their_own_objects_only() {
     let (root, tenants) = tenants(&cdc, 3).await;
     let mut databases = Vec::new();
     for n in 0..LOCKED {
-        databases.push(attach(&cdc, folder.path(), &format!("locked-{n}")).await);
+        databases.push(attach(&cdc, folder.path(), &format!("locked-{n}")));
     }
     cdc.open_all().await.unwrap();
     cdc.quiet().await.unwrap();
@@ -239,7 +239,7 @@ async fn a_corrupt_user_database_is_named_and_left_alone_and_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let cdc = engine(folder.path(), HandleSettings::default()).await;
     let (_, tenants) = tenants(&cdc, 3).await;
-    let database = attach(&cdc, folder.path(), "corrupt").await;
+    let database = attach(&cdc, folder.path(), "corrupt");
     let mut bytes = std::fs::read(&database).unwrap();
     let rotten = bytes.len() - bytes.len() / 2;
     bytes[100..rotten].fill(0xa5);

@@ -1,0 +1,48 @@
+use std::fs;
+
+use cdc_log::Attached;
+use cdc_model::{Clock, ObjectId};
+use cdc_replay::Progress;
+
+use crate::{Project, Result};
+
+/// The taking up of rows that were there when their table was attached. What is taken stays when it is dropped; whoever
+/// looks at the database next goes on.
+#[derive(Debug)]
+pub struct Backfill {
+    attached: Attached,
+    progress: Progress,
+    /// The project is this process's meanwhile.
+    _lock: fs::File,
+}
+
+impl Project {
+    /// Takes up the rows, about so many, that were there when the object's database was attached, in the place of an
+    /// engine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`](crate::Error::InUse) when an engine works on the project: it takes them.
+    /// [`Error::UnknownObject`](crate::Error::UnknownObject), [`Error::NotAttached`](crate::Error::NotAttached), or what is
+    /// wrong with the database.
+    pub fn backfill(&self, id: &ObjectId, rows: u64, clock: &Clock) -> Result<Backfill> {
+        let lock = self.registry.lock()?;
+        let attached = self.open_attached(&self.registry.require(id)?, clock)?;
+        let progress = Progress { total: rows, ..Progress::default() };
+        Ok(Backfill { attached, progress, _lock: lock })
+    }
+}
+
+impl Backfill {
+    /// Takes up a few more. `None` when all are in the log.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the database or the log.
+    pub fn step(&mut self) -> Result<Option<Progress>> {
+        let drained = self.attached.look()?.drained;
+        self.progress.records += drained.records;
+        self.progress.scanned = (self.progress.scanned + drained.backfilled).min(self.progress.total);
+        Ok(drained.more.then_some(self.progress))
+    }
+}
