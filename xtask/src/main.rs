@@ -8,6 +8,7 @@
 
 mod bench;
 mod ci;
+mod differential;
 mod error;
 mod fuzz;
 mod hostile;
@@ -57,6 +58,12 @@ enum Task {
     ///
     /// Afterwards the live tables, the fold of the root and DuckDB's count must agree. Exits 1 otherwise.
     Hostile(hostile::Options),
+    /// Write captured databases with SQLite 3.26, the machine's and the current one, and compare tables and log.
+    ///
+    /// Random schemas, random SQL and changes of the schema, from foreign processes; after every transaction what the
+    /// log adds up to must be what the tables hold. Exits 1 at the first difference, and prints the shortest history
+    /// found that leads to it.
+    Differential(differential::Options),
     /// Run the whole system in simulated worlds: real SQLite and the real engine on simulated disks, networks, clocks
     /// and stores, which fail.
     ///
@@ -86,6 +93,7 @@ fn run(task: Task) -> Result<u8, Error> {
         Task::Bench(options) => bench::run(&repository, &options),
         Task::Interop(options) => interop::run(&repository, &options),
         Task::Hostile(options) => hostile::run(&repository, &options),
+        Task::Differential(options) => differential::run(&repository, &options),
         Task::Sim(options) => sim::run(&repository, &options),
     }
 }

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, Uses)] = &[
     ("benches", All),
     ("peers", All),
     ("fuzz", All),
+    ("sqlite-3-26", Only(&[])),
     ("xtask", Only(&[])),
 ];
 

@@ -108,20 +108,23 @@ fn folded_rows(fold: &Fold, table: &str) -> Rows {
 /// The fold is exactly what the table holds.
 #[track_caller]
 pub(crate) fn assert_agrees(conn: &Connection, fold: &Fold, table: &str) {
-    let (live, folded) = (live_rows(conn, table), folded_rows(fold, table));
-    if live != folded {
-        let only = |a: &Rows, b: &Rows| {
-            a.iter()
-                .filter(|(row, n)| b.get(*row) != Some(n))
-                .map(|(row, n)| format!("{n} x {row}"))
-                .collect::<Vec<_>>()
-        };
-        panic!(
-            "table {table}\nonly live: {:#?}\nonly folded: {:#?}",
-            only(&live, &folded),
-            only(&folded, &live)
-        );
+    if let Some(difference) = difference(conn, fold, table) {
+        panic!("{difference}");
     }
+}
+
+/// In which rows the fold is not what the table holds.
+pub(crate) fn difference(conn: &Connection, fold: &Fold, table: &str) -> Option<String> {
+    let (live, folded) = (live_rows(conn, table), folded_rows(fold, table));
+    let only = |a: &Rows, b: &Rows| {
+        a.iter()
+            .filter(|(row, n)| b.get(*row) != Some(n))
+            .map(|(row, n)| format!("{n} x {row}"))
+            .collect::<Vec<_>>()
+    };
+    let (only_live, only_folded) = (only(&live, &folded), only(&folded, &live));
+    (live != folded)
+        .then(|| format!("table {table}\nonly live: {only_live:#?}\nonly folded: {only_folded:#?}"))
 }
 
 /// An application's database in WAL mode with this schema, attached, what was there drained.

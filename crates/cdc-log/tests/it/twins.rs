@@ -7,8 +7,8 @@ use cdc_log::{Attached, Error, Log, Tables};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::random::Random;
-use crate::statements::transaction;
-use crate::tables::{Table, table, trigger};
+use crate::statements::{statement, transaction};
+use crate::tables::{Features, Table, table, trigger};
 use crate::witness::{Follower, Reconciled, assert_agrees, clock, folder, id, live_rows};
 
 /// What a run did.
@@ -27,7 +27,7 @@ fn schema(random: &mut Random, wide: bool) -> Vec<Table> {
     for at in 0..1 + random.below(3) {
         let parent = tables.first().filter(|_| random.one_in(2)).cloned();
         let width = (wide && at == 0).then_some(1200);
-        tables.push(table(random, at, parent.as_ref(), width));
+        tables.push(table(random, at, parent.as_ref(), width, Features::CURRENT));
     }
     for at in 0..tables.len() {
         for number in 0..random.below(3) {
@@ -43,6 +43,18 @@ fn schema(random: &mut Random, wide: bool) -> Vec<Table> {
         }
     }
     tables
+}
+
+/// The statements of one transaction.
+fn statements(random: &mut Random, tables: &[Table]) -> Vec<String> {
+    let next = |random: &mut Random| statement(random, tables, Features::CURRENT).literal(random);
+    transaction(random, 6, next, str::to_owned)
+}
+
+/// The tables as they are, with the triggers they shall have.
+fn read(conn: &Connection, tables: &[Table]) -> Vec<Table> {
+    let read = |table: &Table| Table { triggers: table.triggers.clone(), ..Table::read(conn, &table.name) };
+    tables.iter().map(read).collect()
 }
 
 /// Runs a statement that the tables may refuse; anything but a refusal of theirs is a fault of capture.
@@ -202,6 +214,7 @@ fn attached_world(seed: u64, folder: &Path, counts: &mut Counts) {
     }
     let mut twin = Twin { conn: &twin, alive: true };
     twin.create(&tables);
+    let tables = read(&conn, &tables);
     let later = random.below(3);
     for (at, text) in tables.iter().flat_map(|table| &table.triggers).enumerate() {
         if at % 3 != later {
@@ -210,7 +223,7 @@ fn attached_world(seed: u64, folder: &Path, counts: &mut Counts) {
         }
     }
     for _ in 0..random.below(4) {
-        let statements = transaction(&mut random, &tables);
+        let statements = statements(&mut random, &tables);
         write(&conn, &mut twin, &statements, true, counts);
     }
     let log = folder.join(format!("{seed}.log"));
@@ -228,7 +241,7 @@ fn attached_world(seed: u64, folder: &Path, counts: &mut Counts) {
             }
             look_until_quiet(&mut attached);
         }
-        let statements = transaction(&mut random, &tables);
+        let statements = statements(&mut random, &tables);
         let commit = !random.one_in(6);
         explain(|| write(&conn, &mut twin, &statements, commit, counts), seed, &tables, &statements);
         if random.one_in(3) && number + 1 < transactions {
@@ -284,10 +297,11 @@ fn owned_world(seed: u64, folder: &Path, counts: &mut Counts) {
         return;
     }
     log.capture(&Tables::All).unwrap();
+    let tables = read(&Connection::open(&path).unwrap(), &tables);
     let later: Vec<&String> = tables.iter().flat_map(|table| &table.triggers).collect();
     let mut follower = Follower::default();
     for number in 0..if wide { 10 } else { 40 } {
-        let statements = transaction(&mut random, &tables);
+        let statements = statements(&mut random, &tables);
         let commit = !random.one_in(6);
         let before = log.tail();
         let triggers = if number == 20 { &later[..] } else { &[] };
