@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// package that brings it; `-- --embedded` does without servers.
     #[arg(long)]
     peers: bool,
+    /// Writes of one object with 1, 8, 64 and 512 of them in flight, in the place of the report.
+    #[arg(long, conflicts_with = "peers")]
+    group: bool,
     /// Arguments of the program, after `--`.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -26,7 +29,6 @@ pub(crate) struct Options {
 ///
 /// It prints one line per measurement, `name value unit baseline ratio bound ok|short`.
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
-    let report = ["--package", "benches", "--bin", "report"];
     let peers = ["--locked", "--manifest-path", PEERS];
     repository::make_folder(&repository.target.join("bench"))?;
     let mut program = repository.cargo(["run", "--release"]);
@@ -34,7 +36,7 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Erro
         // The workspace's own folder: what both use is built once.
         program.args(peers).arg("--target-dir").arg(&repository.target);
     } else {
-        program.args(report);
+        program.args(["--package", "benches", "--bin", if options.group { "group" } else { "report" }]);
     }
     repository::code(program.arg("--").args(&options.arguments))
 }

@@ -51,7 +51,7 @@ impl Hot {
 pub(crate) struct Node {
     pub(crate) hot: Hot,
     /// What decides about children's events; `None` until some are set.
-    stages: Option<Stages>,
+    pub(crate) stages: Option<Stages>,
     /// Up to where stages had decided when they were set or the log was opened, if stages were ever set: until they are
     /// set, what lies behind it waits for them.
     decided: Option<Position>,
@@ -77,6 +77,11 @@ impl Node {
 
     pub(crate) fn log(&self) -> &Log {
         self.hot.log()
+    }
+
+    /// Opens the log anew after a commit that failed.
+    pub(crate) fn recover(&mut self) -> Result<(), cdc_log::Error> {
+        if mutant!("poisoned-log-not-reopened") { Ok(()) } else { self.hot.log_mut().recover() }
     }
 
     /// Replaces the stages. They decide about everything that none has decided about yet; other records keep their
@@ -157,38 +162,15 @@ impl Node {
         }
     }
 
-    /// Serves requests of children together: one transaction, one sync. Each answer says what is durable.
-    pub(crate) fn serve(
+    /// Answers requests of children that were served, once that is durable.
+    pub(crate) fn answers(
         &mut self,
         receiver: &Receiver,
         settled: Sequence,
-        requests: &[Request],
+        served: Served,
     ) -> Result<Vec<Answer>> {
-        let stages = self.stages.as_ref();
-        let (served, own) = self.hot.log_mut().transact(|log| {
-            let mut served = Vec::with_capacity(requests.len());
-            let mut stored = Vec::new();
-            for request in requests {
-                let refusal = match request {
-                    Request::Hello(hello) => {
-                        let link = log.link(&hello.sender)?.as_ref().map(inbound);
-                        match receiver.greet(link.as_ref(), hello) {
-                            Ok(link) => log.set_link(&hello.sender, &link_of(link)).map(|()| None)?,
-                            Err(refusal) => Some(refusal),
-                        }
-                    }
-                    Request::Batch(batch) => take(log, receiver, batch, &mut stored)?,
-                    Request::Grant(request) => grant(log, receiver, request)?,
-                };
-                served.push((request.sender().clone(), refusal));
-            }
-            if let (Some(stages), Some(newest)) = (stages, stored.last()) {
-                run_stages(log, stages, &stored, newest.sequence)?;
-            }
-            // Stage outputs come last: a child's events are settled when what they made is.
-            Ok((served, log.tail().sequence))
-        })?;
-        served
+        let Served { requests, own } = served;
+        requests
             .into_iter()
             .map(|(child, refusal)| self.answer(receiver, settled, child, refusal, own))
             .collect()
@@ -236,6 +218,43 @@ const fn inbound(link: &cdc_log::Link) -> Inbound {
 
 const fn link_of(link: Inbound) -> cdc_log::Link {
     cdc_log::Link { generation: link.generation, session: link.session, mark: link.mark }
+}
+
+/// Children whose requests were served, each with why it was refused, and up to where their events reach in the log.
+#[derive(Debug)]
+pub(crate) struct Served {
+    requests: Vec<(ObjectId, Option<Refusal>)>,
+    own: Sequence,
+}
+
+/// Serves requests of children together, in the transaction.
+pub(crate) fn serve(
+    log: &mut LogTransaction<'_>,
+    receiver: &Receiver,
+    stages: Option<&Stages>,
+    requests: &[Request],
+) -> Result<Served, cdc_log::Error> {
+    let mut served = Vec::with_capacity(requests.len());
+    let mut stored = Vec::new();
+    for request in requests {
+        let refusal = match request {
+            Request::Hello(hello) => {
+                let link = log.link(&hello.sender)?.as_ref().map(inbound);
+                match receiver.greet(link.as_ref(), hello) {
+                    Ok(link) => log.set_link(&hello.sender, &link_of(link)).map(|()| None)?,
+                    Err(refusal) => Some(refusal),
+                }
+            }
+            Request::Batch(batch) => take(log, receiver, batch, &mut stored)?,
+            Request::Grant(request) => grant(log, receiver, request)?,
+        };
+        served.push((request.sender().clone(), refusal));
+    }
+    if let (Some(stages), Some(newest)) = (stages, stored.last()) {
+        run_stages(log, stages, &stored, newest.sequence)?;
+    }
+    // Stage outputs come last: a child's events are settled when what they made is.
+    Ok(Served { requests: served, own: log.tail().sequence })
 }
 
 /// Takes one batch into the transaction, or says why not.

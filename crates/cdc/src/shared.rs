@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cdc_log::Group;
 use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant};
 use cdc_net::Env;
-use tokio::sync::watch;
+use cdc_relay::Stages;
+use tokio::sync::{oneshot, watch};
 
 use crate::lane::Lane;
 use crate::node::Node;
 use crate::registry::ObjectSpec;
+use crate::sharing::{Member, Share, Sharing, run_together};
 use crate::uplink::chain;
 use crate::{Error, Result};
 
@@ -20,7 +23,7 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) spec: ObjectSpec,
     /// How many ancestors it has here. What the link hears of its ancestors comes later.
     pub(crate) depth: usize,
-    pub(crate) lane: Lane<Node, E>,
+    pub(crate) lane: Lane<Node, E, Box<dyn Member>>,
     pub(crate) env: E,
     /// The log's newest durable position.
     pub(crate) tail: watch::Sender<Position>,
@@ -99,7 +102,7 @@ impl<E: Env> Shared<E> {
         let waits_for_stages = node.waits_for_stages();
         let zero = || watch::Sender::new(Sequence::ZERO);
         let shared = Arc::new(Self {
-            lane: Lane::new(node, env.clone()),
+            lane: Lane::sharing(node, env.clone(), run_together),
             spec,
             depth: ancestors.len(),
             env,
@@ -134,21 +137,42 @@ impl<E: Env> Shared<E> {
         let shared = Arc::clone(self);
         self.lane
             .run(move |node| {
-                if !mutant!("poisoned-log-not-reopened") {
-                    node.hot.log_mut().recover()?;
-                }
+                node.recover()?;
                 let done = job(node);
-                advance(&shared.sendable, node.sendable());
-                if advance(&shared.tail, node.log().tail()) {
-                    shared.update_settled();
-                }
+                shared.tell_tail(node);
                 done
             })
             .await?
     }
 
+    /// Runs `work` in a transaction that it shares with what waits beside it, and `then` once that has committed.
+    pub(crate) async fn share<R: Send + 'static, S: Send + 'static>(
+        self: &Arc<Self>,
+        kind: Sharing,
+        work: impl FnOnce(&mut Group<'_, '_>, Option<&Stages>) -> Result<R> + Send + 'static,
+        then: impl FnOnce(&mut Node, R) -> Result<S> + Send + 'static,
+    ) -> Result<S> {
+        let (way, done) = oneshot::channel();
+        let shared = Arc::clone(self);
+        let then = move |node: &mut Node, done| {
+            let done = then(node, done);
+            shared.tell_tail(node);
+            done
+        };
+        self.lane.join(Box::new(Share { kind, work: Some(work), then, done: None, way }));
+        done.await.ok().ok_or(Error::ShutDown)?
+    }
+
+    /// Whoever waits for the tail hears of it.
+    fn tell_tail(&self, node: &Node) {
+        advance(&self.sendable, node.sendable());
+        if advance(&self.tail, node.log().tail()) {
+            self.update_settled();
+        }
+    }
+
     /// Gives the object its stages; see [`Node::set_stages`].
-    pub(crate) async fn set_stages(self: &Arc<Self>, stages: cdc_relay::Stages) -> Result<()> {
+    pub(crate) async fn set_stages(self: &Arc<Self>, stages: Stages) -> Result<()> {
         self.run(move |node| node.set_stages(stages)).await?;
         self.clear_trouble("stages");
         Ok(())

@@ -13,11 +13,13 @@
 
 mod bad_input;
 mod bypasses;
+mod checkpoints;
 mod comparisons;
 mod differential;
 mod drains;
 mod foreign;
 mod formats;
+mod groups;
 mod indexes;
 mod kills;
 mod log;
@@ -26,4 +28,5 @@ mod restores;
 mod rot;
 mod statements;
 mod tables;
+mod transactions;
 mod witness;
