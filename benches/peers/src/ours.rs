@@ -72,10 +72,6 @@ impl Peer for OwnedEmit {
         Ok(())
     }
 
-    fn read(&mut self, _visit: &mut dyn FnMut(&[u8])) -> Result<Option<u64>> {
-        Ok(None)
-    }
-
     fn bytes(&mut self) -> Result<u64> {
         folder_bytes(&self.folder)
     }
@@ -91,7 +87,6 @@ pub(crate) fn attached(folder: &Path) -> Result<Box<dyn Peer>> {
     let tables = Tables::Named(vec!["customers".to_owned()]);
     let mut attached = Attached::open(&database, &log, &object("app")?, tables, &Clock::system())?;
     attached.install()?;
-    let log = folder.join("log.db");
     Ok(Box::new(OfAttached { app, attached, log }))
 }
 
@@ -113,10 +108,9 @@ impl Peer for OfAttached {
         Ok(())
     }
 
-    fn read(&mut self, _visit: &mut dyn FnMut(&[u8])) -> Result<Option<u64>> {
-        // Not a read: what was drained is trimmed here, outside of what is measured.
-        while self.attached.trim()? > 0 {}
-        Ok(None)
+    fn rest(&mut self) -> Result<()> {
+        while self.attached.trim()?.rows() > 0 {}
+        Ok(())
     }
 
     fn bytes(&mut self) -> Result<u64> {

@@ -34,7 +34,14 @@ pub(crate) trait Peer {
 
     /// Hands over what was appended since the last read; gives how many events. `None` for those that are read as
     /// another one is.
-    fn read(&mut self, visit: &mut dyn FnMut(&[u8])) -> Result<Option<u64>>;
+    fn read(&mut self, _visit: &mut dyn FnMut(&[u8])) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// What has to be done between rounds and is not measured.
+    fn rest(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Processor time that its servers have taken.
     fn server_cpu(&self) -> Duration {
@@ -130,6 +137,7 @@ fn measure_one(
     batched: &[Event],
     single: &[Event],
 ) -> Result<(Cost, Cost, Option<Cost>)> {
+    peer.rest()?;
     let (first, ()) = append(peer, batched, BATCH)?;
     let (second, ()) = append(peer, single, 1)?;
     let mut bytes = 0;
