@@ -28,6 +28,8 @@ pub use capture::{CaptureOptions, Captured, How, capture_sides};
 mod cold;
 #[cfg(feature = "engine")]
 pub use cold::{ColdRead, HotRead, cold_sides};
+mod density;
+pub use density::{DensityFigure, DensityOptions, density};
 mod drain;
 pub use drain::{BareDrain, Drain, drain_sides};
 mod figure;

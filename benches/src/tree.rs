@@ -216,7 +216,7 @@ impl Started {
 /// The bytes of the files of one object, after its log was closed.
 fn bytes_of(folder: &Path, object: &ObjectId) -> Result<u64> {
     let mut bytes = 0;
-    for entry in fs::read_dir(folder.join(".cdc/objects").join(object.file_name()))? {
+    for entry in fs::read_dir(folder.join(cdc::object_folder(object)))? {
         bytes += entry?.metadata()?.len();
     }
     Ok(bytes)

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdc::{ArchiveSettings, AuditSettings, Cdc, Deadline, Env, LinkOptions, Settings, Trouble};
+use cdc::{
+    ArchiveSettings, AuditSettings, Cdc, Deadline, Env, HandleSettings, LinkOptions, Settings, Trouble,
+};
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Loopback, Transport};
@@ -184,10 +186,20 @@ impl Host {
         let remotes = elsewhere.map(|place| (place.id.clone(), ([127, 0, 0, 1], 1).into())).collect();
         Settings {
             link: link(&self.options),
+            handles: self.handles(),
             archive: self.storage.as_ref().map(|_| self.archive()),
             audit: AuditSettings { interval_ms: self.options.audit_ms, cpu_percent: 50 },
             remotes,
             ..Settings::default()
+        }
+    }
+
+    fn handles(&self) -> HandleSettings {
+        let default = HandleSettings::default();
+        HandleSettings {
+            open_max: self.options.open_objects_max.or(default.open_max),
+            idle_ms: self.options.idle_ms.unwrap_or(default.idle_ms),
+            ..default
         }
     }
 

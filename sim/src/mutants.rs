@@ -25,6 +25,7 @@ const DENSE: &str = "a log is dense";
 const DETECTED: &str = "a rewound log is detected";
 const DIVERGED: &str = "a log that diverged is refused";
 const EFFECT: &str = "effect and checkpoint commit together";
+const EPOCHS: &str = "each log has an epoch of its own";
 const EVERY_ROW: &str = "every sequence up to the watermark";
 const EACH_ROW: &str = "each row once";
 const FENCED: &str = "who was fenced saves nothing";
@@ -80,6 +81,12 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
     mutant("closed-log-left-open", "what is closed is not open", &[CLOSED]),
     mutant("second-parent-ignored", "nobody is told of a parent that is not taken", &[ONE_PARENT]),
+    mutant("template-has-an-epoch", "a new log's epoch is its own", &[EPOCHS]),
+    mutant(
+        "failed-commit-closed-as-durable",
+        "what an object shows when it is opened again is on disk",
+        &[ACKED, ARRIVES, CAPTURED, ONCE, STAYS, STOPPED],
+    ),
     mutant("row-digest-not-verified", "a stored digest follows from the rows", &[ROT]),
     // Attached databases.
     mutant("capture-mark-not-moved", "the mark of a drain moves with its rows", &[CAPTURED, BEFORE]),

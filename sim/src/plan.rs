@@ -93,6 +93,12 @@ pub struct Options {
     pub sites: SiteRates,
     /// Longest wait of a job for a thread, in microseconds.
     pub job_delay_max_us: u64,
+    /// Objects of a process that have their files open at the same time; the default of the engine when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_objects_max: Option<usize>,
+    /// After so long an object that nobody uses is closed; the default of the engine when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
 }
 
 /// The settings of every link.

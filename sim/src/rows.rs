@@ -57,6 +57,12 @@ pub(crate) fn log(file: &Connection, after: u64) -> Result<Vec<LogRow>, Broken> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The nonce of a log's epoch, once it has one.
+pub(crate) fn nonce(file: &Connection) -> Result<Option<String>, Broken> {
+    let sql = "SELECT substr(value, instr(value, '-') + 1) FROM _cdc_meta WHERE key = 'epoch'";
+    Ok(file.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+}
+
 /// Where a log ends.
 pub(crate) fn tail(file: &Connection) -> Result<u64, Broken> {
     let sql = "SELECT coalesce(max(sequence), 0) FROM _cdc_log";

@@ -28,5 +28,6 @@ pub const REACHED: &[&str] = &[
     "link.begun-later",
     "link.not-saved",
     "log.reopened",
+    "object.opened-again",
     "table.found-by-listing",
 ];

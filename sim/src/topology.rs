@@ -1,7 +1,7 @@
 //! Which objects there are, who is whose parent, and where they live.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cdc_model::ObjectId;
 
@@ -96,7 +96,7 @@ impl Place {
     /// The file of its log, below the folder of its process.
     pub(crate) fn log_file(&self) -> PathBuf {
         let name = if self.attached.is_some() { "log.db" } else { "object.db" };
-        Path::new(".cdc/objects").join(self.id.file_name()).join(name)
+        cdc::object_folder(&self.id).join(name)
     }
 
     /// The file that its tables are in, below the folder of its process.

@@ -197,6 +197,7 @@ impl<'p, R: Runner> World<'p, R> {
             fire_per_10_000: options.sites.fire_per_10_000,
             mutant: plan.mutant.clone(),
         }));
+        let keeps_open = options.open_objects_max.is_none() && options.idle_ms.is_none();
         let folder = new_folder()?;
         let places = topology::draw(seed, options);
         let store = options.archive_percent.map(|_| SimStore::new(seed, runner.clock()));
@@ -231,7 +232,7 @@ impl<'p, R: Runner> World<'p, R> {
             traffic,
             steps: 0,
             oracle,
-            looks: Looks::new(paths.clone(), databases.clone()),
+            looks: Looks::new(paths.clone(), databases.clone(), keeps_open),
             store,
             tables,
             processes,

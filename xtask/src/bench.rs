@@ -18,8 +18,11 @@ pub(crate) struct Options {
     #[arg(long)]
     peers: bool,
     /// Writes of one object with 1, 8, 64 and 512 of them in flight, in the place of the report.
-    #[arg(long, conflicts_with = "peers")]
+    #[arg(long, conflicts_with_all = ["peers", "density"])]
     group: bool,
+    /// Measure thousands of objects in one process, and nothing else.
+    #[arg(long)]
+    density: bool,
     /// Arguments of the program, after `--`.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -38,5 +41,6 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Erro
     } else {
         program.args(["--package", "benches", "--bin", if options.group { "group" } else { "report" }]);
     }
-    repository::code(program.arg("--").args(&options.arguments))
+    let density = options.density.then_some("--density");
+    repository::code(program.arg("--").args(density).args(&options.arguments))
 }

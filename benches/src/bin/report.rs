@@ -52,6 +52,14 @@
 //!   append to a log that stays open, `synchronous = FULL` both. At most 10.
 //! - `hop`: one hop without transport, in batches of 100: read and cut the child's log, admit, plan, store with marks
 //!   and counters. Baseline: bare inserts of the rows that the parent stored, in the same transactions. Published.
+//! - `density-…`, only with `--density`: objects without a parent, 100 emitted events of about 300 bytes in each.
+//!   `density-memory-open` and `-used`: resident memory per object whose files are open, when it has written its events
+//!   and when single events were appended to all of them in turn; at most 0.15 MiB. `density-append-…`: wall time of these
+//!   single appends at `FULL`. `density-miss`: wall time of an append to an object that must be opened and for which
+//!   another is closed, in a process with ten times as many objects as may be open. Baseline: an append to one object
+//!   that stays open, in turns with the misses; at most 10. `density-idle`: processor time a second and open object when
+//!   nothing is done. Published: `density-make`, 16 at a time, and `density-open-all`, the wall time of an object's
+//!   making with its events and of its opening at start; bytes on the disk; memory per closed object.
 //! - `tree-…`: tenants write transactions of 100 statements, 16 tenants at a time, into owned objects; four levels up
 //!   to a root that archives. All published, without baseline. `tree-hop-rate`: events a second times hops, from the
 //!   first statement until the root has stored everything. `tree-archive-rate`: events a second until everything is in
@@ -63,11 +71,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use benches::{
-    AppendOptions, CaptureOptions, Figure, Kind, Metric, Result, Shape, Tree, TreeOptions, Whose,
-    append_sides, archive_sides, capture_sides, cold_sides, compare, drain_sides, hop_sides, inbox_sides,
-    miss_sides, range_sides, replay_sides,
+    AppendOptions, CaptureOptions, DensityFigure, DensityOptions, Figure, Kind, Metric, Result, Shape, Tree,
+    TreeOptions, Whose, append_sides, archive_sides, capture_sides, cold_sides, compare, density,
+    drain_sides, hop_sides, inbox_sides, miss_sides, range_sides, replay_sides,
 };
 use cdc_model::Operation;
 use clap::Parser as _;
@@ -87,6 +96,15 @@ struct Arguments {
     /// Tenants of the tree; 1,000, or 50 of a small run.
     #[arg(long)]
     tenants: Option<u32>,
+    /// Thousands of objects in one process, and nothing else: memory, disk, latencies, what opening and idling cost.
+    #[arg(long)]
+    density: bool,
+    /// Where the project of `--density` lies; a temporary folder otherwise.
+    #[arg(long, value_name = "FOLDER", requires = "density")]
+    folder: Option<PathBuf>,
+    /// Objects of `--density` in all; 50,000, or 1,000 of a small run. A tenth of them is open at the same time.
+    #[arg(long, requires = "density")]
+    objects: Option<u32>,
     /// Events of each tenant; 1,000, or 200 of a small run.
     #[arg(long)]
     events: Option<u32>,
@@ -121,6 +139,9 @@ struct Report {
 
 impl Report {
     fn run(&mut self) -> Result<()> {
+        if self.arguments.density {
+            return self.density();
+        }
         self.append()?;
         self.capture()?;
         self.range()?;
@@ -283,6 +304,25 @@ impl Report {
         self.add(Figure::alone("tree-latency-p50", found.latency(50).as_secs_f64() * 1e3, "ms"));
         self.add(Figure::alone("tree-latency-p99", found.latency(99).as_secs_f64() * 1e3, "ms"));
         Ok(())
+    }
+
+    fn density(&mut self) -> Result<()> {
+        let objects = self.arguments.objects.unwrap_or_else(|| self.pick(1_000, 50_000));
+        let options = DensityOptions {
+            open: objects / 10,
+            objects,
+            events: 100,
+            appends: self.pick(1_000, 20_000),
+            misses: self.pick(200, 2_000),
+            idle: Duration::from_secs(self.pick(5, 30)),
+            folder: self.arguments.folder.clone(),
+        };
+        density(&options, &mut |found| {
+            let DensityFigure { name, value, unit, baseline, bound } = found;
+            let ratio = baseline.map(|baseline| value / baseline);
+            let ok = bound.is_none_or(|bound| ratio.unwrap_or(value) <= bound);
+            self.add(Figure { name: name.to_owned(), value, unit, baseline, ratio, bound, ok });
+        })
     }
 
     /// Whether a figure, or the group of figures that begins with this name, was asked for.

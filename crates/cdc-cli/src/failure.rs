@@ -286,7 +286,9 @@ fn of_log(error: &LogError) -> Meaning {
             ),
         ),
         LogError::Corrupt { .. } | LogError::Damaged { .. } => {
-            (Exit::Failure, Some("keep the files as they are; restore .cdc from a backup"))
+            let help = "keep the files as they are and put .cdc back from a backup; what had left this log is at its \
+                        parent: `cdc replay PARENT --source ID` reads it there and in the archive";
+            (Exit::Failure, Some(help))
         }
         LogError::BelowFloor { .. } => {
             (Exit::CursorExpired, Some("go on at the floor, or replay, which reads the archive too"))

@@ -84,6 +84,7 @@ fn template(warehouse: &str) -> String {
     let warehouse = toml::Value::String(warehouse.to_owned());
     let (link, archive) = (cdc::LinkOptions::default(), ArchiveSettings::new(""));
     let audit = cdc::AuditSettings::default();
+    let handles = cdc::HandleSettings::default();
     format!(
         r#"# Settings of this project. `cdc` reads this file and never changes it; flags and CDC_* variables win over it.
 # What is commented out shows the default. Everything else of the project lies in .cdc/.
@@ -97,6 +98,12 @@ warehouse = {warehouse}
 # interval = {interval}
 # with at most this many events in one commit.
 # eventsMax = {events_max}
+
+[handles]
+# So many objects have their files open at the same time, the others when they are used: `max`, or as many as `ulimit -n`
+# and so many bytes of memory have room for. An object that nobody uses for so many milliseconds is closed.
+# memoryMax = {memory_max}
+# idle = {idle}
 
 [link]
 # Most events in a batch to a parent, and how many milliseconds events may wait for a batch to fill up.
@@ -119,6 +126,8 @@ warehouse = {warehouse}
 # Objects that another process of this machine runs with `cdc serve`, and its address: parents of objects here.
 [remotes]                        # "https://crm.headless.ly" = "127.0.0.1:7410"
 "#,
+        memory_max = handles.memory_bytes_max,
+        idle = handles.idle_ms,
         events_min = archive.events_min,
         interval = archive.interval_ms,
         events_max = archive.events_max,

@@ -35,6 +35,8 @@ pub struct Attached {
     healthy_at: Option<Schema>,
     /// How often others held the database for too long, since it was last counted in the log.
     collisions: u64,
+    /// How long a look waits for the application's lock.
+    patience: Duration,
 }
 
 /// The counter of how often others held the database for longer than we waited.
@@ -149,11 +151,29 @@ impl Attached {
     /// What is wrong with the database: [`Error::NotFound`], [`Error::NotADatabase`], [`Error::NotWritable`],
     /// [`Error::Utf16`], [`Error::NetworkFileSystem`], [`Error::DrainedElsewhere`], [`Error::AnotherObject`].
     pub fn open(database: &Path, log: &Path, id: &ObjectId, tables: Tables, clock: &Clock) -> Result<Self> {
-        let user = open_database(database)?;
+        Self::open_within(store::BUSY_TIMEOUT, database, log, id, tables, clock)
+    }
+
+    /// As [`Attached::open`], for somebody who has other things to do: neither this nor a later look waits longer than
+    /// `patience` while the application holds its lock, but ends with an error that [is busy](Error::is_busy).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Attached::open`].
+    pub fn open_within(
+        patience: Duration,
+        database: &Path,
+        log: &Path,
+        id: &ObjectId,
+        tables: Tables,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let user = open_waiting(database, patience)?;
         // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None)?;
         let log = Log::open(log, id, clock)?;
-        let attached = Self { database: database.to_owned(), tables, log, healthy_at: None, collisions: 0 };
+        let attached =
+            Self { database: database.to_owned(), tables, log, healthy_at: None, collisions: 0, patience };
         attached.check_owner(&user)?;
         user.close().map_err(|(_, error)| error)?;
         Ok(attached)
@@ -226,7 +246,7 @@ impl Attached {
     }
 
     fn look_once(&mut self, compare: Compare) -> Result<Look> {
-        let user = open_database(&self.database)?;
+        let user = open_waiting(&self.database, self.patience)?;
         if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
             user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
         }

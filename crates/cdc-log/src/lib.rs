@@ -58,6 +58,7 @@ pub use owned::{Emit, Tx};
 mod restored;
 mod seek;
 mod store;
+mod template;
 mod transaction;
 pub use transaction::{Link, LogTransaction};
 mod verify;

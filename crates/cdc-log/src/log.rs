@@ -92,6 +92,7 @@ pub struct Log {
     pub(crate) own: Arc<Origin>,
     pub(crate) origins: Origins,
     pub(crate) poisoned: bool,
+    keeps_wal_small: bool,
     /// Set while a caller's statements run; see [`crate::Tx`].
     pub(crate) guarded: Arc<AtomicBool>,
     pub(crate) own_capture: OwnCapture,
@@ -158,6 +159,7 @@ impl Log {
             tail: Tail::default(),
             origins: Origins::default(),
             poisoned: false,
+            keeps_wal_small: false,
             guarded,
             own_capture: OwnCapture::default(),
         };
@@ -174,10 +176,49 @@ impl Log {
         if self.poisoned {
             reached!("log.reopened");
             let mut anew = Self::open(&self.path, &self.id, &self.clock)?;
+            if self.keeps_wal_small {
+                anew.keep_wal_small()?;
+            }
             anew.make_durable()?;
             *self = anew;
         }
         Ok(())
+    }
+
+    /// Keeps the write-ahead log small, as is right for one log of very many in a process. It is moved into the file more
+    /// often then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn keep_wal_small(&mut self) -> Result<()> {
+        self.keeps_wal_small = true;
+        store::keep_wal_small(&self.conn)
+    }
+
+    /// Gives back memory that only makes the next use faster.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn release_memory(&self) -> Result<()> {
+        store::release_memory(&self.conn)
+    }
+
+    /// Leaves the write-ahead log when the log is closed, so that closing costs no sync. Whoever opens the log next finds
+    /// what is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`].
+    pub fn leave_wal(&self) -> Result<()> {
+        store::leave_wal(&self.conn)
+    }
+
+    /// Whether a commit failed, so that nobody knows what is on disk: see [`Log::recover`].
+    #[must_use]
+    pub const fn is_poisoned(&self) -> bool {
+        self.poisoned
     }
 
     /// Brings to disk what the file shows of an earlier process or of a commit that failed: a commit that was written

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use cdc_model::{Digest, Epoch, ObjectId, mutant};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use crate::{Error, Result};
+use crate::{Error, Result, template};
 
 /// The layout of the tables below. A file with a newer one is refused.
 const FORMAT: i64 = 1;
@@ -17,6 +18,9 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A WAL of at most this many pages (1 MiB) is moved into the file at the next commit, so that thousands of
 /// objects do not keep gigabytes of WAL.
 const WAL_PAGES_MAX: u32 = 256;
+
+/// Of a log that is one of many, such a WAL is moved already (256 KiB).
+const WAL_PAGES_MAX_OF_MANY: u32 = 64;
 
 /// `_cdc_log` has no secondary index and no constraint. Own rows keep the capture row they were drained from,
 /// forwarded rows their origin; every 64th row keeps the running digest. `_cdc_document` has the newest event of every
@@ -37,8 +41,15 @@ CREATE TABLE IF NOT EXISTS _cdc_document(collection TEXT, document TEXT, sequenc
 CREATE TABLE IF NOT EXISTS _cdc_counter(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 ";
 
+/// Pages of 4 KiB with the log's tables.
+pub(crate) fn lay_out(conn: &Connection) -> Result<()> {
+    conn.pragma_update(None, "page_size", 4096)?;
+    Ok(conn.execute_batch(TABLES)?)
+}
+
 /// Opens or makes the file of a log: WAL, 4 KiB pages, FULL durability.
 pub(crate) fn open(path: &Path) -> Result<Connection> {
+    template::place(path)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
@@ -49,6 +60,22 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     conn.pragma_update(None, "synchronous", if mutant!("not-synced") { "normal" } else { "full" })?;
     conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
     Ok(conn)
+}
+
+/// Keeps the write-ahead log small.
+pub(crate) fn keep_wal_small(conn: &Connection) -> Result<()> {
+    Ok(conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX_OF_MANY)?)
+}
+
+/// Gives back the memory of pages and statements, which is most of what an open file takes.
+pub(crate) fn release_memory(conn: &Connection) -> Result<()> {
+    conn.flush_prepared_statement_cache();
+    Ok(conn.execute_batch("PRAGMA shrink_memory")?)
+}
+
+/// Lets the connection be closed without moving the write-ahead log into the file, which costs several syncs.
+pub(crate) fn leave_wal(conn: &Connection) -> Result<()> {
+    Ok(conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)?)
 }
 
 /// What SQLite says of a file that it opened: only reading it shows whether it is a database.
@@ -98,6 +125,9 @@ fn set_journal_mode(conn: &Connection, mode: &str) -> rusqlite::Result<()> {
 
 /// Makes the tables if they are missing, and the log's identity with them.
 pub(crate) fn prepare(conn: &Connection, path: &Path, id: &ObjectId) -> Result<Epoch> {
+    if template::is_unused(conn)? {
+        template::make_name_durable(path)?;
+    }
     conn.execute_batch("BEGIN IMMEDIATE")?;
     let prepared = prepare_in(conn, path, id);
     conn.execute_batch(if prepared.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
@@ -127,11 +157,15 @@ fn prepare_in(conn: &Connection, path: &Path, id: &ObjectId) -> Result<Epoch> {
         }
         return Ok(epoch.parse()?);
     }
-    if was_there {
+    let is_unused = template::is_unused(conn)?;
+    if was_there && !is_unused {
         return Err(damaged("it has a log and no epoch"));
     }
     let nonce: i64 = conn.query_row("SELECT random()", [], |row| row.get(0))?;
     let epoch = Epoch { number: 1, nonce: nonce.cast_unsigned() };
+    if is_unused {
+        template::mark_used(conn)?;
+    }
     put_meta(conn, "format", FORMAT)?;
     put_meta(conn, "object", id.as_str())?;
     put_meta(conn, "epoch", epoch.to_string())?;

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::folder_watch::FolderWatches;
 use crate::{Env, FolderWatch};
 
 /// Blocking jobs at the same time. More than there are cores, because most of them wait for the disk.
@@ -24,6 +25,7 @@ pub struct Tokio {
     clock: Clock,
     entropy: Entropy,
     jobs: Arc<Semaphore>,
+    watches: FolderWatches,
 }
 
 impl Tokio {
@@ -41,6 +43,7 @@ impl Tokio {
             clock: Clock::system(),
             entropy: Entropy::system(),
             jobs: Arc::new(Semaphore::new(BLOCKING_JOBS_MAX)),
+            watches: FolderWatches::default(),
         }
     }
 
@@ -108,6 +111,6 @@ impl Env for Tokio {
     }
 
     fn watch(&self, database: &Path) -> FolderWatch {
-        FolderWatch::new(database)
+        FolderWatch::new(&self.watches, database)
     }
 }

@@ -10,7 +10,7 @@ use cdc_net::Env;
 use tokio::sync::watch;
 
 use crate::engine::Inner;
-use crate::node::{Hot, Node};
+use crate::node::{Hot, Node, Usage};
 use crate::settings::AuditSettings;
 use crate::shared::{Shared, stopped};
 use crate::{Error, Result};
@@ -49,11 +49,12 @@ pub(crate) async fn drive<E: Env>(engine: Weak<Inner<E>>, env: E, mut stop: watc
         }
         let Some(objects) = engine.upgrade().map(|engine| engine.all()) else { return };
         let began = env.now();
-        let Some(object) = next(&objects, &due, under_way.take(), began) else {
+        let Some(object) = next(&objects, &due, under_way.as_ref(), began) else {
             pause = rest;
             continue;
         };
         drop(objects);
+        under_way = None;
         match step(&object, &settings).await {
             Ok(Step::More) => under_way = Some(object.id().clone()),
             Ok(Step::Done(compared)) => {
@@ -76,10 +77,10 @@ pub(crate) async fn drive<E: Env>(engine: Weak<Inner<E>>, env: E, mut stop: watc
 fn next<E: Env>(
     objects: &[Arc<Shared<E>>],
     due: &BTreeMap<ObjectId, Duration>,
-    under_way: Option<ObjectId>,
+    under_way: Option<&ObjectId>,
     now: Duration,
 ) -> Option<Arc<Shared<E>>> {
-    let goes_on = objects.iter().find(|object| Some(object.id()) == under_way.as_ref());
+    let goes_on = objects.iter().find(|object| Some(object.id()) == under_way);
     let is_due = |object: &&Arc<Shared<E>>| {
         due.get(object.id()).is_none_or(|due| *due <= now) && !mutant!("audit-never-due")
     };
@@ -88,7 +89,7 @@ fn next<E: Env>(
 
 async fn step<E: Env>(object: &Arc<Shared<E>>, settings: &AuditSettings) -> Result<Step> {
     let (now, settings) = (object.env.clock().now(), settings.clone());
-    object.run(move |node| step_at(node, now, &settings)).await
+    object.run_as(Usage::Passing, move |node| step_at(node, now, &settings)).await
 }
 
 fn step_at(node: &mut Node, now: Timestamp, settings: &AuditSettings) -> Result<Step> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cdc_log::Trimmed;
 use cdc_net::{Env, Watch as _};
 
-use crate::node::Hot;
+use crate::node::{Hot, Usage};
 use crate::settings::Trim;
 use crate::shared::{Shared, stopped};
 use crate::{Error, Result};
@@ -18,8 +18,11 @@ const SECOND_LOOK: Duration = Duration::from_millis(15);
 /// Safety net: the file's state is compared this often even when nothing woke us.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// And looked at regardless after this many sweeps.
+/// And looked at regardless after this many sweeps, ...
 const SWEEPS_PER_LOOK: u32 = 30;
+
+/// ... or this many once the object was closed because nothing happened to it.
+const SWEEPS_PER_LOOK_CLOSED: u32 = 3600;
 
 /// Pause after a look that failed.
 const RETRY: Duration = Duration::from_millis(200);
@@ -33,14 +36,18 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
     let mut seen = None;
     let mut asked = *flush.borrow_and_update();
     let (mut second_look, mut trim_due, mut sweeps) = (false, false, 0);
+    let mut usage = Usage::Use;
     loop {
         let now = watch.state();
+        if seen.as_ref().is_some_and(|seen| *seen != now) {
+            usage = Usage::Use;
+        }
         if seen.as_ref() != Some(&now) || second_look {
             second_look = seen.as_ref() != Some(&now);
             seen = Some(now);
             trim_due = trims == Trim::Idle;
             sweeps = 0;
-            if !look_until_quiet(&object, asked).await {
+            if !look_until_quiet(&object, usage, asked).await {
                 seen = None;
             }
         }
@@ -58,13 +65,14 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
             () = stopped(&mut stop) => return,
             _ = flush.changed() => {
                 asked = *flush.borrow_and_update();
-                seen = None;
+                (seen, usage) = (None, Usage::Use);
             }
             () = watch.changed(), if !second_look => {}
             () = object.env.sleep(pause) => {
                 sweeps += 1;
-                if sweeps >= SWEEPS_PER_LOOK {
-                    seen = None;
+                let enough = if object.is_open() { SWEEPS_PER_LOOK } else { SWEEPS_PER_LOOK_CLOSED };
+                if sweeps >= enough {
+                    (seen, usage) = (None, Usage::Passing);
                 } else if trim_due && !second_look && seen.as_ref() == Some(&watch.state()) {
                     trim_due = trim(&object).await;
                     seen = Some(watch.state());
@@ -75,12 +83,12 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
 }
 
 /// Looks until nothing is left, and tells those who `asked`. Gives false when a look failed and is to be repeated.
-async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, asked: u64) -> bool {
+async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, usage: Usage, asked: u64) -> bool {
     loop {
         if *object.stop.borrow() {
             return true;
         }
-        let looked = object.run(|node| match &mut node.hot {
+        let looked = object.run_as(usage, |node| match &mut node.hot {
             Hot::Attached(attached) => Ok(Some(attached.look()?)),
             Hot::Owned(_) => Ok(None),
         });
@@ -104,7 +112,7 @@ async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, asked: u64) -> bool {
 /// Trims one step. Gives whether there is more to trim.
 async fn trim<E: Env>(object: &Arc<Shared<E>>) -> bool {
     let trimmed: Result<Trimmed> = object
-        .run(|node| match &mut node.hot {
+        .run_as(Usage::Passing, |node| match &mut node.hot {
             Hot::Attached(attached) => Ok(attached.trim()?),
             Hot::Owned(_) => Ok(Trimmed::Rows(0)),
         })

@@ -9,15 +9,23 @@ use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
 use cdc_net::{Env, Http, HttpOptions, HttpServer, Loopback, Reach, ServeOptions, Tokio, Transport};
 use cdc_relay::Stages;
+use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::node::{Hot, Node};
+use crate::handles::Handles;
+use crate::node::Node;
 use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
 use crate::uplink::Uplink;
 use crate::{
     ArchiveSettings, Error, ObjectBuilder, Project, Result, Settings, archiver, auditor, drainer, intake,
 };
+
+/// Objects that are opened side by side, when all are.
+const OPENING_MAX: usize = 16;
+
+/// Locks that keep an object from being opened twice.
+const OPENING_LOCKS: usize = 64;
 
 /// How long the engine may take for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +103,12 @@ impl<E: Env> CdcBuilder<E> {
             None => over_http(&env, &project.settings)?,
         };
         let (alive, ended) = mpsc::channel(1);
+        let (stop, handles) = (watch::Sender::new(false), Handles::new(project.clone(), env.clone()));
+        let (idle, still_alive) = (Arc::clone(&handles).close_idle(stop.subscribe()), alive.clone());
+        env.spawn(async move {
+            idle.await;
+            drop(still_alive);
+        });
         let audits = !project.settings.audit.is_off();
         let cdc = Cdc {
             inner: Arc::new(Inner {
@@ -102,9 +116,10 @@ impl<E: Env> CdcBuilder<E> {
                 env,
                 net: Loopback::new(),
                 remote,
-                stop: watch::Sender::new(false),
+                stop,
+                handles,
                 objects: Mutex::new(BTreeMap::new()),
-                opening: tokio::sync::Mutex::new(()),
+                opening: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
                 news: watch::Sender::new(0),
                 alive: Mutex::new(Some(alive)),
                 ended: Mutex::new(Some(ended)),
@@ -142,8 +157,10 @@ pub(crate) struct Inner<E: Env> {
     /// Set to end what is not of one object.
     stop: watch::Sender<bool>,
     objects: Mutex<BTreeMap<ObjectId, Arc<Shared<E>>>>,
-    /// Held while objects are opened, so that none is opened twice.
-    opening: tokio::sync::Mutex<()>,
+    /// Which of them have their files open.
+    handles: Arc<Handles<E>>,
+    /// The one of an object is held while it is opened, so that none is opened twice. Several objects share one.
+    opening: [tokio::sync::Mutex<()>; OPENING_LOCKS],
     /// Counts troubles.
     news: watch::Sender<u64>,
     /// Every driver holds a clone; when all are gone, the drivers have ended.
@@ -233,6 +250,13 @@ impl<E: Env> Cdc<E> {
         ObjectBuilder::new(self.clone(), id.as_ref())
     }
 
+    /// How many objects have their files open just now; the others are opened when they are used. See
+    /// [`HandleSettings`](crate::HandleSettings).
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.inner.handles.count()
+    }
+
     pub(crate) fn opened(&self, id: &ObjectId) -> Option<Arc<Shared<E>>> {
         lock(&self.inner.objects).get(id).cloned()
     }
@@ -247,7 +271,6 @@ impl<E: Env> Cdc<E> {
 
     /// Opens an object and its parents, unless they are open. A fresh object has its stages before anything reaches it.
     pub(crate) async fn open_object(&self, id: &ObjectId, stages: Option<Stages>) -> Result<Arc<Shared<E>>> {
-        let _opening = self.inner.opening.lock().await;
         let mut chain = vec![id.clone()];
         let registry = &self.inner.project.registry;
         registry.check_here(id)?;
@@ -259,6 +282,7 @@ impl<E: Env> Cdc<E> {
         let (mut opened, mut stages) = (None, stages);
         for at in chain.iter().rev() {
             let its_stages = stages.take_if(|_| at == id);
+            let _opening = self.inner.opening_lock(at).lock().await;
             opened = Some(match (self.opened(at), its_stages) {
                 (Some(object), Some(stages)) => {
                     object.set_stages(stages).await?;
@@ -274,22 +298,20 @@ impl<E: Env> Cdc<E> {
     async fn start(&self, spec: ObjectSpec, stages: Option<Stages>) -> Result<Arc<Shared<E>>> {
         let inner = &self.inner;
         let alive = lock(&inner.alive).clone().ok_or(Error::ShutDown)?;
-        let (project, clock, ours) = (inner.project.clone(), inner.env.clock(), spec.clone());
-        let node = blocking(&inner.env, move || {
-            let hot = match &ours.attached {
-                Some(attached) if !attached.detached => {
-                    Hot::Attached(Box::new(project.open_attached(&ours, &clock)?))
-                }
-                _ => Hot::Owned(Box::new(project.open_log(&ours, &clock)?)),
-            };
-            let mut node = Node::new(hot)?;
+        let (handles, ours) = (Arc::clone(&inner.handles), spec.clone());
+        let opened = blocking(&inner.env, move || {
+            let room = handles.room();
+            let mut node = Node::new(handles.open(&ours)?)?;
             stages.map_or(Ok(()), |stages| node.set_stages(stages))?;
-            Ok(node)
+            Ok((node, room))
         });
         let warehouse = inner.project.warehouse(&spec)?;
         let ancestors = inner.project.registry.ancestors(&spec)?;
         let (env, news) = (inner.env.clone(), inner.news.clone());
-        let object = Shared::new(spec, node.await?, env, ancestors, warehouse.is_some(), news);
+        let (node, room) = opened.await?;
+        let env = (env, Arc::clone(&inner.handles));
+        let object = Shared::new(spec, node, env, ancestors, warehouse.is_some(), news);
+        room.taken_by(&object);
         let taken = lock(&inner.lock).clone();
         let drive = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let (taken, alive) = (taken.clone(), alive.clone());
@@ -350,12 +372,15 @@ impl<E: Env> Cdc<E> {
     /// [`Error::File`] when the project cannot be read.
     pub async fn open_all(&self) -> Result<(usize, Vec<(ObjectId, Error)>)> {
         let (mut new, mut failed) = (0, Vec::new());
-        for id in self.inner.project.objects()?.into_keys() {
-            if self.opened(&id).is_some() {
-                continue;
-            }
-            match self.open_object(&id, None).await {
-                Ok(_) => new += 1,
+        let missing = self.inner.project.objects()?.into_keys().filter(|id| self.opened(id).is_none());
+        let opening = missing.map(|id| {
+            let cdc = self.clone();
+            async move { (cdc.open_object(&id, None).await.map(drop), id) }
+        });
+        let mut opening = futures_util::stream::iter(opening.collect::<Vec<_>>()).buffered(OPENING_MAX);
+        while let Some((opened, id)) = opening.next().await {
+            match opened {
+                Ok(()) => new += 1,
                 Err(error) => failed.push((id, error)),
             }
         }
@@ -481,6 +506,12 @@ impl<E: Env> Inner<E> {
     /// Every open object, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Shared<E>>> {
         lock(&self.objects).values().cloned().collect()
+    }
+
+    fn opening_lock(&self, id: &ObjectId) -> &tokio::sync::Mutex<()> {
+        let hash = id.as_str().bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31) ^ usize::from(byte));
+        let [first, ..] = &self.opening;
+        self.opening.get(hash % OPENING_LOCKS).unwrap_or(first)
     }
 
     fn signal_stop(&self) {

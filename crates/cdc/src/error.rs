@@ -31,6 +31,14 @@ pub enum Error {
     /// SQLite refused a statement.
     #[error("SQLite refused")]
     Sqlite(#[source] rusqlite::Error),
+    /// The object's files were closed to make room for others, and cannot be opened again just now.
+    #[error("the files of {id} were closed while nobody used them and cannot be opened again")]
+    NotReopened {
+        /// The object.
+        id: ObjectId,
+        /// Why.
+        source: Box<Self>,
+    },
     /// There is no such object here.
     #[error("there is no object {id} in {folder}; `cdc tree` lists those there are")]
     UnknownObject {
@@ -173,6 +181,12 @@ impl Error {
             Self::Archive(error) => error.remedy(),
             Self::Replay(error) => error.remedy(),
             Self::Relay(error) => error.remedy(),
+            // Files that were open may be short of descriptors or of a disk that answers. Others come in their place only
+            // by damage.
+            Self::NotReopened { source, .. } => {
+                let is_another = matches!(&**source, Self::Log(cdc_log::Error::NotADatabase { .. }));
+                if is_another || source.remedy() == Remedy::Restore { Remedy::Restore } else { Remedy::Retry }
+            }
             Self::Deadline { .. } | Self::Waiting { .. } => Remedy::Retry,
             Self::InUse { .. } | Self::Copied { .. } => Remedy::Fenced,
             Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,

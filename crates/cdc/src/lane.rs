@@ -41,7 +41,10 @@ struct Queue<T, M> {
     jobs: VecDeque<Job<T, M>>,
     /// Taken out while a turn runs; gone once the lane is closed.
     value: Option<T>,
+    /// A turn was asked for or runs, or the value is held: see [`Lane::if_resting`].
     running: bool,
+    /// A turn found the value held and is to be asked for again.
+    missed: bool,
     closed: bool,
     /// Tells who closes the lane, by being dropped, that the value is gone.
     gone: Option<oneshot::Sender<()>>,
@@ -63,8 +66,14 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
 impl<T: Send + 'static, E: Env, M: Send + 'static> Lane<T, E, M> {
     /// A lane whose members `together` runs, all that it is given.
     pub(crate) fn sharing(value: T, env: E, together: fn(&mut T, Vec<M>)) -> Self {
-        let queue =
-            Queue { jobs: VecDeque::new(), value: Some(value), running: false, closed: false, gone: None };
+        let queue = Queue {
+            jobs: VecDeque::new(),
+            value: Some(value),
+            running: false,
+            missed: false,
+            closed: false,
+            gone: None,
+        };
         Self { shared: Arc::new(Shared { queue: Mutex::new(queue), together }), env }
     }
 
@@ -109,7 +118,14 @@ impl<T: Send + 'static, E: Env, M: Send + 'static> Lane<T, E, M> {
     }
 
     fn turn(&self) {
-        let Some(mut value) = self.shared.lock().value.take() else { return };
+        let mut value = {
+            let mut queue = self.shared.lock();
+            let Some(value) = queue.value.take() else {
+                queue.missed = true;
+                return;
+            };
+            value
+        };
         for _ in 0..JOBS_PER_TURN {
             let Some(job) = self.shared.lock().jobs.pop_front() else { break };
             match job {
@@ -153,6 +169,32 @@ impl<T: Send + 'static, E: Env, M: Send + 'static> Lane<T, E, M> {
             }
         }
         members
+    }
+
+    /// Runs `work` at once and on this thread, unless a turn runs just now. Jobs that are given meanwhile wait for it.
+    pub(crate) fn if_resting<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let (mut value, turn_is_asked_for) = {
+            let mut queue = self.shared.lock();
+            let value = queue.value.take()?;
+            (value, std::mem::replace(&mut queue.running, true))
+        };
+        let done = work(&mut value);
+        let mut queue = self.shared.lock();
+        if queue.closed {
+            // Abandoned meanwhile.
+            drop(queue);
+            drop(value);
+            return Some(done);
+        }
+        queue.value = Some(value);
+        let missed = std::mem::take(&mut queue.missed);
+        if !turn_is_asked_for {
+            queue.running = !queue.jobs.is_empty();
+        }
+        if missed || (!turn_is_asked_for && queue.running) {
+            self.take_turn();
+        }
+        Some(done)
     }
 
     /// Drops the value and what is queued: nobody is left to run it.
@@ -286,6 +328,42 @@ mod tests {
         for job in later {
             job.await.unwrap();
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lane_that_is_held_for_a_moment_runs_every_job_afterwards() {
+        let lane = Lane::new(0_u32, Tokio::current());
+        for n in 1..200_u32 {
+            let holder = lane.clone();
+            let held = crate::engine::blocking(&lane.env, move || {
+                Ok(holder.if_resting(|value| {
+                    let before = *value;
+                    std::thread::yield_now();
+                    assert_eq!(*value, before, "nothing else runs");
+                }))
+            });
+            let (ran, held) = tokio::join!(lane.run(|value| *value += 1), held);
+            ran.unwrap();
+            held.unwrap();
+            assert_eq!(lane.run(|value| *value).await.unwrap(), n);
+        }
+        lane.close().await;
+        assert!(lane.if_resting(|_| ()).is_none(), "nothing is left to hold");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lane_in_the_middle_of_a_job_is_not_held() {
+        let lane = Lane::new(0, Tokio::current());
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (began, begun) = oneshot::channel();
+        let mut blocks = std::pin::pin!(lane.run(move |_: &mut u32| {
+            began.send(()).unwrap();
+            wait.recv()
+        }));
+        tokio::select! { biased; _ = &mut blocks => {}, begun = begun => begun.unwrap() }
+        assert!(lane.if_resting(|_| ()).is_none());
+        go.send(()).unwrap();
+        blocks.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -2,9 +2,10 @@
 //! here runs on the object's [`Lane`](crate::lane::Lane).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cdc_log::{Attached, Limit, Log, LogTransaction};
-use cdc_model::{Answer, Batch, ObjectId, Position, Received, Record, Refusal, Sequence, mutant};
+use cdc_model::{Answer, Batch, Epoch, ObjectId, Position, Received, Record, Refusal, Sequence, mutant};
 use cdc_net::Request;
 use cdc_relay::{
     AckMap, Covered, Cut, Cutter, GrantRequest, Inbound, Intake, OriginMark, Outbound, Receiver, Slice,
@@ -47,11 +48,145 @@ impl Hot {
     }
 }
 
+/// An object's durable side, open or closed.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    place: Place,
+    keeper: Box<dyn Keeper>,
+}
+
+/// Who opens an object's files, and closes them for others.
+pub(crate) trait Keeper: Send + std::fmt::Debug {
+    fn open(&self) -> Result<Hot>;
+
+    /// The object is used, or only looked at in passing.
+    fn note(&self, usage: Usage);
+}
+
+/// What an object is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// Somebody uses it: it stays open for a while.
+    Use,
+    /// Its own drivers look after it: that is not why it stays open.
+    Passing,
+}
+
+#[derive(Debug)]
+enum Place {
+    Open(Node),
+    Closed(Closed),
+}
+
+/// A node whose files are closed, and what they must be found like.
+#[derive(Debug)]
+struct Closed {
+    path: PathBuf,
+    epoch: Epoch,
+    tail: Position,
+    /// Everything that the files show is on disk: it was made so when the node was opened, each commit since was synced,
+    /// and nobody else writes the log.
+    is_durable: bool,
+    leaves_wal: bool,
+    memory: Memory,
+}
+
+/// What becomes of the write-ahead log when an object is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// It is moved into the file, and its own file goes.
+    Whole,
+    /// It stays, and closing costs no sync.
+    LeavingWal,
+}
+
+impl Slot {
+    pub(crate) const fn new(node: Node, keeper: Box<dyn Keeper>) -> Self {
+        Self { place: Place::Open(node), keeper }
+    }
+
+    /// The node, which is opened if it was closed. Its files must be those that were closed.
+    pub(crate) fn node(&mut self, usage: Usage) -> Result<&mut Node> {
+        if let Place::Closed(closed) = &mut self.place {
+            let hot = closed.reopen(|| self.keeper.open())?;
+            self.place = Place::Open(Node { hot, memory: std::mem::take(&mut closed.memory) });
+        }
+        self.keeper.note(usage);
+        match &mut self.place {
+            Place::Open(node) => Ok(node),
+            Place::Closed(_) => unreachable!("it was opened above"),
+        }
+    }
+
+    /// Gives back memory that only makes the next use faster.
+    pub(crate) fn release_memory(&self) {
+        if let Place::Open(node) = &self.place {
+            // What is wrong with the connection is told to whoever uses it.
+            drop(node.log().release_memory());
+        }
+    }
+
+    /// Moves what is left of a write-ahead log into its file.
+    pub(crate) fn tidy(&mut self, open: impl FnOnce() -> Result<Hot>) {
+        if let Place::Closed(closed) = &mut self.place
+            && std::mem::take(&mut closed.leaves_wal)
+        {
+            // What is wrong with the files is told to whoever uses them.
+            drop(closed.reopen(open));
+        }
+    }
+
+    /// Closes the files, on this thread. Gives whether they were open.
+    pub(crate) fn close(&mut self, closing: Closing) -> bool {
+        let Place::Open(node) = &mut self.place else { return false };
+        let log = node.hot.log();
+        let leaves_wal = closing == Closing::LeavingWal && log.leave_wal().is_ok();
+        self.place = Place::Closed(Closed {
+            path: log.path().to_owned(),
+            epoch: log.epoch(),
+            tail: log.tail(),
+            is_durable: !log.is_poisoned() || mutant!("failed-commit-closed-as-durable"),
+            leaves_wal,
+            memory: std::mem::take(&mut node.memory),
+        });
+        true
+    }
+}
+
+impl Closed {
+    fn reopen(&self, open: impl FnOnce() -> Result<Hot>) -> Result<Hot> {
+        let damaged = |what: String| cdc_log::Error::Damaged { path: self.path.clone(), what };
+        if !self.path.exists() {
+            // To open it would make another log.
+            return Err(damaged("it was removed while it was closed".to_owned()).into());
+        }
+        let mut hot = open()?;
+        if !self.is_durable {
+            hot.log_mut().make_durable()?;
+        }
+        let log = hot.log();
+        // Of a commit that failed nobody knows whether it was one.
+        let is_same_tail = log.tail() == self.tail || !self.is_durable;
+        if log.epoch() != self.epoch || !is_same_tail {
+            let found = format!("{} of epoch {}", log.tail().sequence, log.epoch());
+            let closed = format!("{} of epoch {}", self.tail.sequence, self.epoch);
+            return Err(damaged(format!("it ends at {found} and was closed at {closed}")).into());
+        }
+        Ok(hot)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) hot: Hot,
+    memory: Memory,
+}
+
+/// What a node knows beside its files. It outlives their closing.
+#[derive(Debug, Default)]
+struct Memory {
     /// What decides about children's events; `None` until some are set.
-    pub(crate) stages: Option<Stages>,
+    stages: Option<Stages>,
     /// Up to where stages had decided when they were set or the log was opened, if stages were ever set: until they are
     /// set, what lies behind it waits for them.
     decided: Option<Position>,
@@ -72,11 +207,16 @@ impl Node {
         }
         let decided = decided_in(hot.log())?;
         let opened_at = hot.log().tail().sequence;
-        Ok(Self { hot, stages: None, decided, acks: BTreeMap::new(), opened_at })
+        Ok(Self { hot, memory: Memory { decided, opened_at, ..Memory::default() } })
     }
 
     pub(crate) fn log(&self) -> &Log {
         self.hot.log()
+    }
+
+    /// The log, and what decides about what is taken into it.
+    pub(crate) fn log_and_stages(&mut self) -> (&mut Log, Option<&Stages>) {
+        (self.hot.log_mut(), self.memory.stages.as_ref())
     }
 
     /// Opens the log anew after a commit that failed.
@@ -89,11 +229,12 @@ impl Node {
     pub(crate) fn set_stages(&mut self, stages: Stages) -> Result<()> {
         if stages.is_empty() {
             self.hot.log_mut().transact(|log| log.set_stage_state(STAGES, CURSOR, None))?;
-            (self.stages, self.decided) = (None, None);
+            (self.memory.stages, self.memory.decided) = (None, None);
             return Ok(());
         }
         // The log alone knows: intake has moved the cursor since, and so has an attempt that failed half way.
-        let known = if mutant!("stages-begin-where-opened") { self.decided } else { decided_in(self.log())? };
+        let known =
+            if mutant!("stages-begin-where-opened") { self.memory.decided } else { decided_in(self.log())? };
         let mut decided = known.unwrap_or(self.log().tail());
         while decided.sequence < self.log().tail().sequence {
             let records = self.log().read(decided.sequence, Limit::default())?;
@@ -101,19 +242,19 @@ impl Node {
             self.hot.log_mut().transact(|log| run_stages(log, &stages, &records, decided.sequence))?;
         }
         self.hot.log_mut().transact(|log| put_cursor(log, decided.sequence))?;
-        (self.stages, self.decided) = (Some(stages), Some(decided));
+        (self.memory.stages, self.memory.decided) = (Some(stages), Some(decided));
         Ok(())
     }
 
     /// Whether stages that must decide were not set since the log was opened.
     pub(crate) const fn waits_for_stages(&self) -> bool {
-        self.stages.is_none() && self.decided.is_some()
+        self.memory.stages.is_none() && self.memory.decided.is_some()
     }
 
     /// Up to where the link may send.
     pub(crate) fn sendable(&self) -> Position {
-        match self.decided {
-            Some(decided) if self.stages.is_none() => decided,
+        match self.memory.decided {
+            Some(decided) if self.memory.stages.is_none() => decided,
             _ => self.log().tail(),
         }
     }
@@ -185,8 +326,8 @@ impl Node {
         own: Sequence,
     ) -> Result<Answer> {
         let link = self.log().link(&child)?.as_ref().map(inbound);
-        let opened_at = self.opened_at;
-        let acks = self.acks.entry(child).or_insert_with(|| AckMap::new(Sequence::ZERO, ACKS_MAX));
+        let opened_at = self.memory.opened_at;
+        let acks = self.memory.acks.entry(child).or_insert_with(|| AckMap::new(Sequence::ZERO, ACKS_MAX));
         if let Some(mark) = link.and_then(|link| link.mark) {
             acks.note(Covered { upto: mark.sequence, own: own.max(opened_at) });
         }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cdc_iceberg::{Location, Storage};
 use cdc_log::{AttachReport, Attached, Log, Tables};
@@ -58,6 +59,9 @@ pub struct AttachOptions {
     /// Which of its tables are captured.
     pub tables: Tables,
 }
+
+/// How long attaching and detaching wait for an application's lock.
+const WORK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether a failed attempt has left nothing in the database.
 struct Clean(bool);
@@ -213,6 +217,7 @@ impl Project {
         if matches!(&report, Err((_, Clean(true)))) && folder_is_new {
             // The log in it has taken nothing. What cannot be removed is used by the next attempt.
             drop(fs::remove_dir_all(&folder));
+            self.registry.remove_empty_shard(&folder);
         }
         report.map_err(|(error, _)| error)
     }
@@ -283,11 +288,21 @@ impl Project {
     }
 
     pub(crate) fn open_attached(&self, spec: &ObjectSpec, clock: &Clock) -> Result<Attached> {
+        self.open_attached_within(WORK_PATIENCE, spec, clock)
+    }
+
+    /// An object's database and log. No look waits longer for a lock of the application than `patience`.
+    pub(crate) fn open_attached_within(
+        &self,
+        patience: Duration,
+        spec: &ObjectSpec,
+        clock: &Clock,
+    ) -> Result<Attached> {
         let Some(attached) = &spec.attached else {
             return Err(Error::NotAttached { id: spec.id.clone() });
         };
-        let log = self.registry.log_path(spec);
-        Ok(Attached::open(&attached.database, &log, &spec.id, attached.tables.clone(), clock)?)
+        let (log, tables) = (self.registry.log_path(spec), attached.tables.clone());
+        Ok(Attached::open_within(patience, &attached.database, &log, &spec.id, tables, clock)?)
     }
 
     /// Opens an object's log for reading along.

@@ -1,6 +1,7 @@
 //! The objects of a project: one folder each, with a small file that says what the object is.
 //!
-//! `.cdc/objects/{name}/object.json` is written last when an object is made, so that a half-made object does not
+//! `.cdc/objects/{hash}/{name}/object.json`, with the first two digits of a hash of the id so that no folder has too many
+//! entries, is written last when an object is made, so that a half-made object does not
 //! exist; a process that runs the project picks new ones up.
 
 use std::collections::BTreeMap;
@@ -10,11 +11,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use cdc_log::Tables;
-use cdc_model::{ObjectId, mutant};
+use cdc_model::{Digest, ObjectId, mutant};
 use serde::{Deserialize, Serialize};
 
 use crate::error::file;
 use crate::{Error, Result};
+
+/// Objects lie in up to 256 folders.
+const SHARD_DIGITS: usize = 2;
 
 /// What an object is, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,9 +133,14 @@ impl Registry {
         fs::write(&path, here).map_err(file(&path, "written"))
     }
 
-    /// The folder of one object.
+    /// The folder of one object. Earlier versions had no folders by hash; an object that lies so is left where it is.
     pub(crate) fn object_folder(&self, id: &ObjectId) -> PathBuf {
-        self.folder.join(".cdc/objects").join(id.file_name())
+        let objects = self.folder.join(".cdc/objects");
+        let flat = objects.join(id.file_name());
+        if flat.join("object.json").exists() {
+            return flat;
+        }
+        self.folder.join(object_folder(id))
     }
 
     /// The file of an object's log: the object's own database, or one beside an attached one.
@@ -152,14 +161,14 @@ impl Registry {
 
     /// All objects, by id.
     pub(crate) fn list(&self) -> Result<BTreeMap<ObjectId, ObjectSpec>> {
-        let folder = self.folder.join(".cdc/objects");
         let mut objects = BTreeMap::new();
-        for entry in fs::read_dir(&folder).map_err(file(&folder, "read"))? {
-            let entry = entry.map_err(file(&folder, "read"))?;
-            let path = entry.path().join("object.json");
-            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if let Some(spec) = if is_folder { read_spec(&path)? } else { None } {
-                objects.insert(spec.id.clone(), spec);
+        for folder in folders_in(&self.folder.join(".cdc/objects"))? {
+            // A flat object may be called as a folder by hash is.
+            let inner = if is_shard(&folder) { folders_in(&folder)? } else { Vec::new() };
+            for folder in std::iter::once(folder).chain(inner) {
+                if let Some(spec) = read_spec(&folder.join("object.json"))? {
+                    objects.insert(spec.id.clone(), spec);
+                }
             }
         }
         Ok(objects)
@@ -173,14 +182,17 @@ impl Registry {
         let (path, draft) = (folder.join("object.json"), folder.join("object.json.new"));
         let text = serde_json::to_vec_pretty(spec)
             .map_err(|source| Error::Damaged { path: path.clone(), source })?;
-        let write = || {
+        let write = || -> std::io::Result<()> {
             let mut new = fs::File::create(&draft)?;
             new.write_all(&text)?;
             new.sync_all()?;
             fs::rename(&draft, &path)?;
             fs::File::open(&folder)?.sync_all()?;
-            // The folder itself may be new.
-            fs::File::open(&objects)?.sync_all()
+            // The folder itself may be new, and the one it is in.
+            for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&objects)) {
+                fs::File::open(above)?.sync_all()?;
+            }
+            Ok(())
         };
         write().map_err(file(&path, "written"))
     }
@@ -196,7 +208,15 @@ impl Registry {
         }
         fs::remove_file(&path).map_err(file(&path, "removed"))?;
         fs::remove_dir(&folder).map_err(file(&folder, "removed"))?;
+        self.remove_empty_shard(&folder);
         Ok(true)
+    }
+
+    /// Removes the folder by hash that a removed object's folder was in, if no other object lies there.
+    pub(crate) fn remove_empty_shard(&self, object_folder: &Path) {
+        if let Some(shard) = object_folder.parent().filter(|above| is_shard(above)) {
+            drop(fs::remove_dir(shard));
+        }
     }
 
     /// The parents of an object, nearest first, as far as they are known here.
@@ -228,6 +248,31 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// The folder of an object that this version makes, below the folder of its project. The database or the log of the
+/// object is in it.
+#[must_use]
+pub fn object_folder(id: &ObjectId) -> PathBuf {
+    let digest = Digest::of(id.as_str().as_bytes()).to_string();
+    let shard: String = digest.chars().take(SHARD_DIGITS).collect();
+    Path::new(".cdc/objects").join(shard).join(id.file_name())
+}
+
+fn is_shard(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() == SHARD_DIGITS && name.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder).map_err(file(folder, "read"))? {
+        let entry = entry.map_err(file(folder, "read"))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
 }
 
 fn read_spec(path: &Path) -> Result<Option<ObjectSpec>> {
@@ -264,6 +309,27 @@ mod tests {
         assert!(matches!(registry.put(&spec("x.y", Some("x.y"))), Err(Error::Circle { .. })));
         assert_eq!(registry.list().unwrap().len(), 2);
         assert!(matches!(registry.require(&spec("x.y", None).id), Err(Error::UnknownObject { .. })));
+    }
+
+    #[test]
+    fn objects_fan_out_over_folders_and_those_that_lie_flat_stay_where_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(folder.path(), BTreeMap::new()).unwrap();
+        let objects = folder.path().join(".cdc/objects");
+        let flat = spec("a.b/flat", None);
+        let its_folder = objects.join(flat.id.file_name());
+        fs::create_dir(&its_folder).unwrap();
+        fs::write(its_folder.join("object.json"), serde_json::to_vec(&flat).unwrap()).unwrap();
+        assert_eq!(registry.log_path(&flat), its_folder.join("object.db"));
+        for n in 0..300 {
+            registry.put(&spec(&format!("a.b/{n}"), None)).unwrap();
+        }
+        assert_eq!(registry.list().unwrap().len(), 301);
+        assert!(registry.remove_unopened(&flat.id).unwrap());
+        assert_eq!(registry.list().unwrap().len(), 300);
+        let shards = folders_in(&objects).unwrap();
+        assert!(shards.iter().all(|shard| is_shard(shard)), "{shards:?}");
+        assert!(shards.len() > 100, "{}", shards.len());
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Settings {
     pub capture: CaptureSettings,
     /// How often captured tables are compared with their logs.
     pub audit: AuditSettings,
+    /// How many objects have their files open at the same time, and how long.
+    pub handles: HandleSettings,
     /// Objects that another process serves, and its address, such as `127.0.0.1:7410`.
     pub remotes: BTreeMap<ObjectId, SocketAddr>,
 }
@@ -31,7 +33,84 @@ impl Settings {
     pub fn validate(&self) -> Result<(), cdc_relay::Error> {
         self.link.validate()?;
         self.audit.validate()?;
+        self.handles.validate()?;
         self.archive.as_ref().map_or(Ok(()), ArchiveSettings::validate)
+    }
+}
+
+/// Descriptors that an open object takes: its database, the write-ahead log and the shared memory.
+const DESCRIPTORS_PER_OBJECT: usize = 3;
+
+/// Descriptors that are left to connections, archives, looks at applications' databases and whoever embeds the engine.
+const DESCRIPTORS_RESERVED: usize = 256;
+
+/// Memory that an open object takes at most in the long run; measured by `cargo xtask bench -- --density`.
+const OBJECT_BYTES: u64 = 160 << 10;
+
+/// However few descriptors there are, so many objects are open.
+const OPEN_MIN: usize = 16;
+
+/// Where the system does not say how many descriptors a process may have.
+const DESCRIPTORS_DEFAULT: usize = 1024;
+
+/// How many objects have their files open. The others are opened when they are used, the least recently used closed for
+/// them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct HandleSettings {
+    /// Most objects that are open at the same time, and as many more as work at one moment. By default as many as the
+    /// limit of open files (`ulimit -n`) and `memoryMax` have room for.
+    #[serde(rename = "max", skip_serializing_if = "Option::is_none")]
+    pub open_max: Option<usize>,
+    /// Bytes of memory that open objects may take, at 160 KiB each. Default 1 GiB.
+    #[serde(rename = "memoryMax")]
+    pub memory_bytes_max: u64,
+    /// Milliseconds after which an object that nobody uses is closed, so that its `-wal` and `-shm` go. Default 600,000.
+    #[serde(rename = "idle")]
+    pub idle_ms: u64,
+}
+
+impl Default for HandleSettings {
+    fn default() -> Self {
+        Self { open_max: None, memory_bytes_max: 1 << 30, idle_ms: 600_000 }
+    }
+}
+
+impl HandleSettings {
+    fn validate(&self) -> Result<(), cdc_relay::Error> {
+        let open_max = self.open_max.map_or(1, |max| u64::try_from(max).unwrap_or(u64::MAX));
+        at_least_one([("max", open_max), ("memoryMax", self.memory_bytes_max), ("idle", self.idle_ms)])
+    }
+
+    pub(crate) fn open_max(&self) -> usize {
+        self.open_max.unwrap_or_else(|| {
+            let descriptors = descriptors_max().unwrap_or(DESCRIPTORS_DEFAULT);
+            let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_OBJECT;
+            let by_memory = usize::try_from(self.memory_bytes_max / OBJECT_BYTES).unwrap_or(usize::MAX);
+            by_descriptors.min(by_memory).max(OPEN_MIN)
+        })
+    }
+
+    pub(crate) const fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms)
+    }
+}
+
+/// How many descriptors this process may have, where the system says so in a file.
+fn descriptors_max() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let soft =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?;
+    if soft == "unlimited" { Some(usize::MAX) } else { soft.parse().ok() }
+}
+
+fn at_least_one(settings: [(&'static str, u64); 3]) -> Result<(), cdc_relay::Error> {
+    match settings.into_iter().find(|(_, value)| *value == 0) {
+        None => Ok(()),
+        Some((name, value)) => {
+            let expected = "1 or more";
+            Err(cdc_relay::Error::Setting { name, value: value.to_string(), expected })
+        }
     }
 }
 
@@ -76,15 +155,11 @@ impl ArchiveSettings {
     }
 
     fn validate(&self) -> Result<(), cdc_relay::Error> {
-        for (name, value) in
-            [("eventsMin", self.events_min), ("interval", self.interval_ms), ("eventsMax", self.events_max)]
-        {
-            if value == 0 {
-                let expected = "1 or more";
-                return Err(cdc_relay::Error::Setting { name, value: value.to_string(), expected });
-            }
-        }
-        Ok(())
+        at_least_one([
+            ("eventsMin", self.events_min),
+            ("interval", self.interval_ms),
+            ("eventsMax", self.events_max),
+        ])
     }
 
     pub(crate) const fn interval(&self) -> Duration {

@@ -1,17 +1,18 @@
 //! What the drivers of one object share: its lane and the positions they tell each other about.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cdc_log::Group;
-use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant};
+use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant, reached};
 use cdc_net::Env;
 use cdc_relay::Stages;
 use tokio::sync::{oneshot, watch};
 
+use crate::handles::{Handles, LastUse};
 use crate::lane::Lane;
-use crate::node::Node;
+use crate::node::{Closing, Hot, Keeper, Node, Slot, Usage};
 use crate::registry::ObjectSpec;
 use crate::sharing::{Member, Share, Sharing, run_together};
 use crate::uplink::chain;
@@ -23,7 +24,9 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) spec: ObjectSpec,
     /// How many ancestors it has here. What the link hears of its ancestors comes later.
     pub(crate) depth: usize,
-    pub(crate) lane: Lane<Node, E, Box<dyn Member>>,
+    pub(crate) lane: Lane<Slot, E, Box<dyn Member>>,
+    handles: Arc<Handles<E>>,
+    pub(crate) last_use: LastUse,
     pub(crate) env: E,
     /// The log's newest durable position.
     pub(crate) tail: watch::Sender<Position>,
@@ -93,7 +96,7 @@ impl<E: Env> Shared<E> {
     pub(crate) fn new(
         spec: ObjectSpec,
         node: Node,
-        env: E,
+        (env, handles): (E, Arc<Handles<E>>),
         ancestors: Vec<ObjectId>,
         archives: bool,
         news: watch::Sender<u64>,
@@ -101,8 +104,10 @@ impl<E: Env> Shared<E> {
         let (tail, sendable) = (node.log().tail(), node.sendable());
         let waits_for_stages = node.waits_for_stages();
         let zero = || watch::Sender::new(Sequence::ZERO);
-        let shared = Arc::new(Self {
-            lane: Lane::sharing(node, env.clone(), run_together),
+        let shared = Arc::new_cyclic(|keeper: &Weak<Self>| Self {
+            lane: Lane::sharing(Slot::new(node, Box::new(Weak::clone(keeper))), env.clone(), run_together),
+            handles,
+            last_use: LastUse::default(),
             spec,
             depth: ancestors.len(),
             env,
@@ -134,9 +139,20 @@ impl<E: Env> Shared<E> {
         self: &Arc<Self>,
         job: impl FnOnce(&mut Node) -> Result<R> + Send + 'static,
     ) -> Result<R> {
+        self.run_as(Usage::Use, job).await
+    }
+
+    /// As [`Shared::run`]; with [`Usage::Passing`] the object is closed for others, or for being idle, as if this had not
+    /// been.
+    pub(crate) async fn run_as<R: Send + 'static>(
+        self: &Arc<Self>,
+        usage: Usage,
+        job: impl FnOnce(&mut Node) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
         let shared = Arc::clone(self);
         self.lane
-            .run(move |node| {
+            .run(move |slot| {
+                let node = slot.node(usage)?;
                 node.recover()?;
                 let done = job(node);
                 shared.tell_tail(node);
@@ -169,6 +185,45 @@ impl<E: Env> Shared<E> {
         if advance(&self.tail, node.log().tail()) {
             self.update_settled();
         }
+    }
+
+    /// Opens the files of the object again.
+    fn reopen(&self) -> Result<Hot> {
+        reached!("object.opened-again");
+        let room = self.handles.room();
+        let opened = self.handles.open(&self.spec);
+        drop(room);
+        opened.map_err(|source| Error::NotReopened { id: self.id().clone(), source: Box::new(source) })
+    }
+
+    /// Whether its files are open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.last_use.is_open()
+    }
+
+    /// Closes the files of the object, unless a job is under way. Gives whether they are closed.
+    pub(crate) fn rest(&self, closing: Closing) -> bool {
+        let rested = self.lane.if_resting(|slot| {
+            if slot.close(closing) {
+                self.handles.closed(&self.last_use, closing);
+            }
+        });
+        rested.is_some()
+    }
+
+    /// Moves what is left of the object's write-ahead log into its file, unless a job is under way. Gives whether it was
+    /// tried.
+    pub(crate) fn tidy(&self) -> bool {
+        let tidied = self.lane.if_resting(|slot| {
+            slot.tidy(|| self.handles.open(&self.spec));
+            self.handles.tidied(&self.last_use);
+        });
+        tidied.is_some()
+    }
+
+    /// Gives back memory, unless a job is under way.
+    pub(crate) fn cool(&self) {
+        self.lane.if_resting(|slot| slot.release_memory());
     }
 
     /// Gives the object its stages; see [`Node::set_stages`].
@@ -269,6 +324,19 @@ impl<E: Env> Shared<E> {
                 changed = news.changed() => changed,
             };
             changed.ok().ok_or(Error::ShutDown)?;
+        }
+    }
+}
+
+impl<E: Env> Keeper for Weak<Shared<E>> {
+    fn open(&self) -> Result<Hot> {
+        self.upgrade().ok_or(Error::ShutDown)?.reopen()
+    }
+
+    fn note(&self, usage: Usage) {
+        let Some(object) = self.upgrade() else { return };
+        if usage == Usage::Use || !object.is_open() {
+            object.handles.touch(&object);
         }
     }
 }

@@ -10,7 +10,7 @@ use cdc_relay::Stages;
 use tokio::sync::oneshot;
 
 use crate::lane::message_of;
-use crate::node::Node;
+use crate::node::{Node, Slot, Usage};
 use crate::{Error, Result};
 
 /// What shares a transaction.
@@ -30,19 +30,31 @@ pub(crate) trait Member: Send {
     /// Does its part of the transaction.
     fn run(&mut self, group: &mut Group<'_, '_>, stages: Option<&Stages>);
 
+    /// Tells its caller why it was not run.
+    fn refuse(self: Box<Self>, error: Error);
+
     /// Tells its caller, once it is known what became of the transaction.
     fn tell(self: Box<Self>, node: &mut Node, committed: Result<(), &Arc<LogError>>);
 }
 
 /// Runs all of them, in their order and in as few transactions as may be. None is told before its commit, and none is
 /// forgotten.
-pub(crate) fn run_together(node: &mut Node, members: Vec<Box<dyn Member>>) {
+pub(crate) fn run_together(slot: &mut Slot, members: Vec<Box<dyn Member>>) {
     let mut waiting = VecDeque::from(members);
-    while !waiting.is_empty() {
+    while let Some(first) = waiting.pop_front() {
+        let node = match slot.node(Usage::Use) {
+            Ok(node) => node,
+            Err(error) => {
+                // The files may be there for the next.
+                first.refuse(error);
+                continue;
+            }
+        };
+        waiting.push_front(first);
         let mut ran = Vec::new();
         let committed = node.recover().and_then(|()| {
-            let Node { hot, stages, .. } = node;
-            hot.log_mut().group(|group| run_some(group, stages.as_ref(), &mut waiting, &mut ran))
+            let (log, stages) = node.log_and_stages();
+            log.group(|group| run_some(group, stages, &mut waiting, &mut ran))
         });
         if ran.is_empty() {
             // There was no transaction to run in.
@@ -104,6 +116,10 @@ where
         if let Some(work) = self.work.take() {
             self.done = Some(guarded(|| work(group, stages)));
         }
+    }
+
+    fn refuse(self: Box<Self>, error: Error) {
+        drop(self.way.send(Err(error)));
     }
 
     fn tell(self: Box<Self>, node: &mut Node, committed: Result<(), &Arc<LogError>>) {

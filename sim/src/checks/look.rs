@@ -25,6 +25,9 @@ pub(crate) struct Looks {
     /// Where the tables are.
     tables: Vec<PathBuf>,
     readers: BTreeMap<usize, Reader>,
+    readers_max: usize,
+    /// The objects by the nonces of their epochs.
+    nonces: BTreeMap<String, usize>,
     pub(crate) rows: u64,
     pub(crate) looks: u64,
 }
@@ -37,9 +40,19 @@ struct Reader {
 }
 
 impl Looks {
-    /// Reads objects from these files.
-    pub(crate) const fn new(paths: Vec<PathBuf>, tables: Vec<PathBuf>) -> Self {
-        Self { paths, tables, readers: BTreeMap::new(), rows: 0, looks: 0 }
+    /// Reads objects from these files. Where engines close objects that nobody uses, `keeps_open` is false: a log that a
+    /// reader holds open is not closed whole.
+    pub(crate) fn new(paths: Vec<PathBuf>, tables: Vec<PathBuf>, keeps_open: bool) -> Self {
+        let readers_max = if keeps_open { READERS_MAX } else { 1 };
+        Self {
+            paths,
+            tables,
+            readers: BTreeMap::new(),
+            readers_max,
+            nonces: BTreeMap::new(),
+            rows: 0,
+            looks: 0,
+        }
     }
 
     /// Closes an object's reader: its process has ended.
@@ -48,7 +61,7 @@ impl Looks {
     }
 
     fn reader(&mut self, at: usize) -> Result<&mut Reader, Broken> {
-        if !self.readers.contains_key(&at) && self.readers.len() >= READERS_MAX {
+        if !self.readers.contains_key(&at) && self.readers.len() >= self.readers_max {
             self.readers.clear();
         }
         let entry = match self.readers.entry(at) {
@@ -68,6 +81,7 @@ impl Looks {
     fn take_in(&mut self, oracle: &mut Oracle, at: usize) -> Result<bool, Broken> {
         self.looks += 1;
         let after = number(oracle.known(at).rows.len());
+        self.check_epoch(at)?;
         let new = rows::log(&self.reader(at)?.file, after)?;
         let mut came = BTreeMap::new();
         for row in &new {
@@ -125,6 +139,15 @@ impl Looks {
         }
         check_conserved(oracle, at, file, is_whole)?;
         Ok(is_whole)
+    }
+
+    /// No other log of the world has this log's epoch.
+    fn check_epoch(&mut self, at: usize) -> Result<(), Broken> {
+        let Some(nonce) = rows::nonce(&self.reader(at)?.file)? else { return Ok(()) };
+        let owner = *self.nonces.entry(nonce).or_insert(at);
+        ensure(owner == at, "each log has an epoch of its own", || {
+            format!("object {at} has the epoch of object {owner}")
+        })
     }
 
     /// No child believes that more is stored above than its parent has said.

@@ -6,6 +6,8 @@ pub struct Counts {
     pub opens: u64,
     /// Files created.
     pub creates: u64,
+    /// Databases that came by a copy in the real file system.
+    pub copied: u64,
     /// Files deleted.
     pub deletes: u64,
     /// Reads of a file.

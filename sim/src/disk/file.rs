@@ -3,10 +3,12 @@ use std::sync::Arc;
 
 use rusqlite::ffi;
 
+use super::body::Body;
 use super::bytes::Bytes;
 use super::code::{Code, Result};
 use super::folder::Inode;
 use super::locks::Level;
+use super::marker;
 use super::shm::{ShmHold, Slots};
 use super::state::{Kind, Operation, Shared, State, Step};
 
@@ -58,6 +60,9 @@ impl File {
         state.counts.opens += 1;
         if state.open_fails() {
             return Err(Code(ffi::SQLITE_CANTOPEN));
+        }
+        if opening.role == Role::Database {
+            take_copied(&mut state, path)?;
         }
         let inode = match state.folders.find(path) {
             Some(_) if opening.must_be_new => return Err(Code(ffi::SQLITE_CANTOPEN)),
@@ -255,6 +260,18 @@ pub(super) fn exists(disk: &Shared, path: &str, must_have_bytes: bool) -> Result
     state.alive(ffi::SQLITE_IOERR_ACCESS)?;
     let inode = state.folders.find(path);
     Ok(inode.is_some_and(|inode| !must_have_bytes || inode.inner().body.len() > 0))
+}
+
+/// A database that was copied in the real file system is on this disk from now on, and durable: whoever copies syncs the
+/// copy and its folder before it opens it.
+fn take_copied(state: &mut State, path: &str) -> Result<()> {
+    if state.folders.find(path).is_some() {
+        return Ok(());
+    }
+    let Some(bytes) = marker::take_copied(path) else { return Ok(()) };
+    state.counts.copied += 1;
+    let inode = Inode::new(true, Body::durable(bytes));
+    state.folders.put(path, Some(&inode)).map_err(|_no_folder| Code(ffi::SQLITE_CANTOPEN))
 }
 
 fn create(state: &mut State, path: &str, hash: u64, role: Role) -> Result<Arc<Inode>> {

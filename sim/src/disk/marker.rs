@@ -16,6 +16,14 @@ pub(super) fn replace(path: &str) -> io::Result<()> {
     fs::rename(new, path)
 }
 
+/// The bytes of a database that was made by a copy in the real file system and that no disk knows yet. What is left is
+/// its marker.
+pub(super) fn take_copied(path: &str) -> Option<Vec<u8>> {
+    let bytes = fs::read(path).ok().filter(|bytes| !bytes.is_empty())?;
+    fs::write(path, []).unwrap_or_else(|error| panic!("the marker {path} cannot be emptied: {error}"));
+    Some(bytes)
+}
+
 pub(super) fn rename(from: &str, to: &str) -> io::Result<()> {
     fs::rename(from, to)
 }

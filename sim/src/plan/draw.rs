@@ -33,6 +33,9 @@ impl FaultPlan {
             options.filled_percent = *Random::stream(seed, "filled").pick(&[0, 0, 30, 60]);
         }
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
+        let mut handles = Random::stream(seed, "handles");
+        options.open_objects_max = *handles.pick(&[None, None, Some(1), Some(2), Some(5)]);
+        options.idle_ms = *handles.pick(&[None, None, Some(100), Some(2_000)]);
         let mut store = Random::stream(seed, "store rates");
         options.store.late = swarm(&mut store, 400);
         options.store.echoes = swarm(&mut store, 400);
@@ -117,6 +120,8 @@ impl Options {
                 fire_per_10_000: 1 + swarm(random, 1_000),
             },
             job_delay_max_us: *random.pick(&[20, 200, 2_000]),
+            open_objects_max: None,
+            idle_ms: None,
         }
     }
 }

@@ -123,7 +123,7 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
 #[test]
 fn capture_whose_log_is_lost_or_whose_database_is_gone_is_given_up_by_force() {
     let world = World::with_customers();
-    fs::remove_dir_all(world.path(".cdc/objects/crm.headless.ly~acme")).unwrap();
+    fs::remove_dir_all(world.path(".cdc/objects/2b/crm.headless.ly~acme")).unwrap();
     world.sql("gone.db", CUSTOMERS);
     world.ok("attach gone.db --id crm.headless.ly/gone");
     fs::remove_file(world.path("gone.db")).unwrap();
@@ -142,7 +142,7 @@ fn capture_whose_log_is_lost_or_whose_database_is_gone_is_given_up_by_force() {
 #[test]
 fn a_log_and_a_folder_are_no_applications_databases() {
     let world = World::with_customers();
-    let log = ".cdc/objects/crm.headless.ly~acme/log.db";
+    let log = ".cdc/objects/2b/crm.headless.ly~acme/log.db";
     insta::assert_snapshot!(world.session(&[
         &format!("attach {log} --id x.y/log"),
         "attach . --id x.y/folder",

@@ -81,7 +81,7 @@ fn a_warehouse_that_cannot_be_written_stops_the_archive_and_nothing_else() {
 #[test]
 fn a_difference_is_told_and_has_its_own_exit_code() {
     let world = World::with_customers();
-    let log = ".cdc/objects/crm.headless.ly~acme/log.db";
+    let log = ".cdc/objects/2b/crm.headless.ly~acme/log.db";
     world.sql(log, "UPDATE _cdc_log SET body = replace(body, 'Bob', 'Eve') WHERE sequence = 3");
     insta::assert_snapshot!(world.session(&["verify -o table"]));
 }

@@ -47,7 +47,7 @@ fn a_child_and_its_root_in_two_processes_survive_that_either_is_killed() {
     let mut tail = world.start("tail crm.headless.ly --follow --last 10 -o table --dir above");
     world.sql("app.db", "UPDATE customers SET tier = 'pro' WHERE id = 42");
     let seen = (0..3).map(|_| tail.line()).find(|line| line.contains("customers/42 UPDATE"));
-    // With its place, if it was there before the reader was.
+    // What came before the tail was followed has its place before it.
     let seen = seen.unwrap_or_default();
     assert!(seen.ends_with("crm.headless.ly/acme customers/42 UPDATE tier: free → pro\n"), "{seen}");
     drop(tail);

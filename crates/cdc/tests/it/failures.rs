@@ -100,7 +100,7 @@ async fn a_write_of_more_rows_than_one_drain_takes_goes_up_whole_also_when_it_wa
     cdc.shutdown(Deadline::secs(10)).await.unwrap();
     // As a crash between the first chunk and the rest leaves it.
     let clock = Clock::system();
-    let file = folder.path().join(".cdc/objects").join(tenants[1].id().file_name()).join("object.db");
+    let file = folder.path().join(cdc::object_folder(tenants[1].id())).join("object.db");
     let mut log = cdc_log::Log::open(&file, tenants[1].id(), &clock).unwrap();
     log.write(|tx| {
         (0..25_000)
@@ -262,7 +262,7 @@ async fn a_detach_loses_nothing_of_what_was_captured_until_it_took_effect() {
         Tokio::current().sleep(Duration::from_millis(50)).await;
         let project = Project::open(folder.path(), Settings::default()).unwrap();
         let id = options.id.clone();
-        let file = folder.path().join(".cdc/objects").join(id.file_name()).join("log.db");
+        let file = folder.path().join(cdc::object_folder(&id)).join("log.db");
         tokio::task::spawn_blocking(move || project.detach(&id, &Clock::system()).unwrap()).await.unwrap();
         drop(stop);
         let captured = writer.await.unwrap();
@@ -294,10 +294,8 @@ async fn a_parent_that_comes_back_with_less_is_found_out_although_the_child_was_
     let folder = tempfile::tempdir().unwrap();
     let live = folder.path().join("live");
     let hot = || async { Cdc::builder(&live).open().await.unwrap() };
-    let object = |folder: &Path, id: &str| -> PathBuf {
-        let id: cdc::ObjectId = id.parse().unwrap();
-        folder.join(".cdc/objects").join(id.file_name())
-    };
+    let object =
+        |folder: &Path, id: &str| -> PathBuf { folder.join(cdc::object_folder(&id.parse().unwrap())) };
     let (parent, child) = ("https://startups.studio", "https://startups.studio/a");
     let older = folder.path().join("older");
     let open_both = async |cdc: &Cdc| {

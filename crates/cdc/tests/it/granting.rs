@@ -19,7 +19,7 @@ fn id(text: &str) -> ObjectId {
 }
 
 fn log(folder: &Path, object: &str) -> Log {
-    let file = folder.join(".cdc/objects").join(id(object).file_name()).join("object.db");
+    let file = folder.join(cdc::object_folder(&id(object))).join("object.db");
     Log::open(file, &id(object), &Clock::system()).unwrap()
 }
 

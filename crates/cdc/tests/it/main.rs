@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 mod attached;
+mod density;
 mod failures;
 mod granting;
 mod hierarchy;
