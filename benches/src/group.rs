@@ -62,7 +62,7 @@ pub fn group(options: GroupOptions) -> Result<GroupResult> {
         let cdc = Cdc::builder(folder.path()).open().await?;
         let object = cdc.object("https://crm.headless.ly").open().await?;
         object.write(|tx| Ok(tx.emit(&Change::insert("contacts", "first", &0)?)?)).await?;
-        let database = database(folder.path(), &object);
+        let database = database(&object).await?;
         let (before, first) = (commits(&database)?, object.cursor().await?.sequence);
         let each = options.events / options.in_flight;
         let writers = (0..options.in_flight).map(|writer| write(&object, writer, each));
@@ -99,8 +99,8 @@ fn document(random: &mut Rng, number: u32) -> Vec<String> {
     Shape::narrow().row(random, number).iter().map(|value| format!("{value:?}")).collect()
 }
 
-fn database(folder: &Path, object: &Object) -> PathBuf {
-    folder.join(".cdc/objects").join(object.id().file_name()).join("object.db")
+async fn database(object: &Object) -> Result<PathBuf> {
+    Ok(object.query(|db| Ok(PathBuf::from(db.path().unwrap_or_default()))).await?)
 }
 
 /// How many transactions changed the database so far, as the index of its write-ahead log counts them.

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 
 use crate::{CUSTOMERS, everything, open};
 
-fn database(folder: &Path, object: &Object) -> PathBuf {
-    folder.join(".cdc/objects").join(object.id().file_name()).join("object.db")
+async fn database(object: &Object) -> PathBuf {
+    object.query(|db| Ok(PathBuf::from(db.path().unwrap_or_default()))).await.unwrap()
 }
 
 /// How many transactions changed the database so far, as the index of its write-ahead log counts them.
@@ -22,7 +22,7 @@ async fn writes_that_wait_together_share_a_commit_and_each_hears_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let cdc = open(folder.path()).await;
     let object = cdc.object("https://a.b").migrate(CUSTOMERS).capture(["customers"]).open().await.unwrap();
-    let path = database(folder.path(), &object);
+    let path = database(&object).await;
     let before = commits(&path);
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let mut blocks = std::pin::pin!(object.query(move |_| Ok(wait.recv().is_ok())));
