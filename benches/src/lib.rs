@@ -36,6 +36,10 @@ mod drain;
 pub use drain::{BareDrain, Drain, drain_sides};
 mod figure;
 pub use figure::{Figure, Kind};
+#[cfg(feature = "engine")]
+mod group;
+#[cfg(feature = "engine")]
+pub use group::{GroupOptions, GroupResult, bare, group};
 mod hop;
 pub use hop::{BareHop, Hop, hop_sides};
 mod inbox;

@@ -28,6 +28,7 @@ const EFFECT: &str = "effect and checkpoint commit together";
 const EPOCHS: &str = "each log has an epoch of its own";
 const EVERY_ROW: &str = "every sequence up to the watermark";
 const EACH_ROW: &str = "each row once";
+const FENCED: &str = "who was fenced saves nothing";
 const HISTORY: &str = "the archive is the history";
 const LETTERS: &str = "what a stage rejects waits for somebody";
 const LOG_TIME: &str = "log time never decreases";
@@ -44,6 +45,7 @@ const ROT: &str = "what rots is noticed";
 const SETTLED: &str = "settled is stored at the root and archived on the way";
 const STAYS: &str = "what is stored stays";
 const STOPPED: &str = "nothing sound ends stopped";
+const TOGETHER: &str = "events say of which transaction they are";
 const WHOLE: &str = "all of a transaction or nothing";
 
 const fn mutant(name: &'static str, breaks: &'static str, caught_by: &'static [&'static str]) -> Mutant {
@@ -58,9 +60,22 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("not-synced", "a commit is on disk", &[ACKED, CAPTURED, STAYS, WHOLE, SETTLED]),
     mutant("tail-moved-before-commit", "a tail moves with a commit only", &[DENSE, ONCE, CAPTURED, STOPPED]),
     mutant("rollback-commits", "a rollback leaves nothing", &[CAPTURED, WHOLE]),
+    mutant(
+        "failed-write-kept",
+        "a write that fails in a shared transaction leaves nothing",
+        &[CAPTURED, WHOLE],
+    ),
+    mutant(
+        "failed-commit-not-told",
+        "nobody is told that a failed commit succeeded",
+        &[ACKED, CAPTURED, DENSE, STAYS],
+    ),
     mutant("drained-row-left", "a captured row is drained once", &[CAPTURED]),
+    mutant("transaction-index-kept", "each event has its place in its transaction", &[TOGETHER]),
     mutant("log-time-goes-back", "the time of a log never decreases", &[LOG_TIME]),
     mutant("checkpoint-before-effect", "effect and checkpoint commit together", &[EFFECT]),
+    mutant("own-effects-consumed", "a consumer does not take what it caused", &[EFFECT]),
+    mutant("fence-not-compared", "only the newest token saves a checkpoint", &[FENCED]),
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
     mutant("project-not-locked", "one process serves a project", &[ALONE]),
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),

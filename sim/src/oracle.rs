@@ -18,6 +18,10 @@ pub(crate) struct Known {
     workload: Workload,
     /// What its own transactions committed, in order.
     pub(crate) written: Vec<Fact>,
+    /// By the place of its first fact: how many facts a transaction has, and its number.
+    pub(crate) transactions: BTreeMap<usize, (usize, u32)>,
+    /// The id that the log has given to the newest of several events.
+    pub(crate) transaction_id: Option<String>,
     /// What that adds up to.
     pub(crate) documents: Documents,
     /// A transaction that runs, or whose end nobody was told.
@@ -44,6 +48,10 @@ pub(crate) struct Known {
     pub(crate) read: VecDeque<(u64, u64)>,
     /// What its stage has counted, by the documents it wrote.
     pub(crate) counted: Documents,
+    /// Documents that were written beside others at the same time and that its log has not shown so far.
+    pub(crate) bursts: BTreeMap<String, Burst>,
+    /// The documents that its consumer wrote.
+    pub(crate) echoed: BTreeSet<String>,
     /// The moment at which its log was last known to its end.
     pub(crate) known_at: u64,
     /// What an older copy of its files was put in the place of, if that was done.
@@ -126,6 +134,8 @@ pub(crate) enum Class {
     Emitted,
     /// An output of a stage that counts.
     Counted,
+    /// What a consumer wrote beside its checkpoint.
+    Echo,
 }
 
 /// How far a child's log has come in its parent's.
@@ -140,6 +150,15 @@ pub(crate) struct Taken {
     /// The moment at which the row that is next was there, if that is to be decided when the child's log is known as
     /// it was then.
     waits_since: Option<u64>,
+}
+
+/// What became of a document that was written beside others at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Burst {
+    /// Nobody was told, or not yet.
+    Open,
+    Written,
+    GivenUp,
 }
 
 /// What became of a parent's row that was held against its child's log.
@@ -183,6 +202,8 @@ impl Oracle {
             Known {
                 workload,
                 written: Vec::new(),
+                transactions: BTreeMap::new(),
+                transaction_id: None,
                 documents: Documents::default(),
                 doubt: None,
                 own_seen: 0,
@@ -196,6 +217,8 @@ impl Oracle {
                 read_to: Cursor::START,
                 read: VecDeque::new(),
                 counted: Documents::default(),
+                bursts: BTreeMap::new(),
+                echoed: BTreeSet::new(),
                 known_at: 0,
                 rewound: None,
                 copy: None,
@@ -268,6 +291,28 @@ impl Oracle {
                 }
             }
         }
+    }
+
+    /// Somebody writes a document beside others. Gives its id.
+    pub(crate) fn begin_burst(&mut self, at: usize) -> String {
+        self.begun += 1;
+        let id = self.begun.to_string();
+        self.known(at).bursts.insert(id.clone(), Burst::Open);
+        id
+    }
+
+    /// It was written or given up on purpose; `None` when nobody knows.
+    pub(crate) fn burst_ended(&mut self, at: usize, id: &str, written: Option<bool>) {
+        self.dirty.insert(at);
+        // A look may have seen it already.
+        let (Some(burst), Some(written)) = (self.known(at).bursts.get_mut(id), written) else { return };
+        *burst = if written { Burst::Written } else { Burst::GivenUp };
+    }
+
+    /// The log shows a document that was written beside others; gives whether that may be.
+    pub(crate) fn burst_shown(&mut self, at: usize, id: &str) -> bool {
+        let shown = self.known(at).bursts.remove(id);
+        shown.map_or_else(|| self.is_rewound(at), |burst| burst != Burst::GivenUp)
     }
 
     /// The process of an object is gone: whatever ran has ended.
@@ -345,6 +390,10 @@ impl Oracle {
             let facts = doubt.transaction.facts;
             facts.iter().for_each(|fact| known.documents.apply(fact));
             let count = number(facts.len());
+            if count > 0 {
+                let told = (facts.len(), doubt.transaction.number);
+                known.transactions.insert(known.written.len(), told);
+            }
             known.written.extend(facts);
             self.facts += count;
             self.commits += 1;
@@ -410,8 +459,10 @@ impl Oracle {
         known.shown.retain(|own, _| *own <= number(fork));
         known.own_seen = own_seen;
         known.written.truncate(own_seen);
+        known.transactions.split_off(&own_seen);
         known.documents = Documents::of(&known.written);
         known.counted = Documents::default();
+        known.bursts.clear();
         known.doubt = None;
         known.rewound = Some(Rewound { fork, rows });
         known.newest = i64::MIN;

@@ -22,6 +22,8 @@ pub const REACHED: &[&str] = &[
     "commit.found-its-own",
     "commit.lost",
     "commit.unclear",
+    "group.shared",
+    "intake.disk-full",
     "intake.failed",
     "link.begun-later",
     "link.not-saved",

@@ -21,6 +21,12 @@ pub(crate) const TABLES: [&str; 2] = ["notes", "tags"];
 /// The collection that a stage which counts writes.
 pub(crate) const COUNTS: &str = "counts";
 
+/// The collection of what consumers write of what they took.
+pub(crate) const ECHOES: &str = "echoes";
+
+/// The collection of documents that many write at the same time.
+pub(crate) const BURSTS: &str = "bursts";
+
 /// The collection of which stages that reject events reject each deletion.
 pub(crate) const REJECTED: &str = TABLES[1];
 
@@ -204,6 +210,9 @@ impl Workload {
 impl Transaction {
     /// Runs it; gives up at the end if it is meant to.
     pub(crate) fn run(&self, tx: &Tx<'_>) -> cdc_log::Result<()> {
+        let (correlation, metadata) = said_by(self.number);
+        correlation.map_or(Ok(()), |id| tx.correlate(id))?;
+        metadata.map_or(Ok(()), |metadata| tx.metadata(&metadata))?;
         self.steps.iter().try_for_each(|step| step.run(tx))?;
         if self.rolled_back {
             return Err(cdc_log::Error::GivenUp { reason: ON_PURPOSE.to_owned() });
@@ -220,6 +229,12 @@ impl Transaction {
     pub(crate) const fn is_rolled_back(&self) -> bool {
         self.rolled_back
     }
+}
+
+/// The correlation id and the metadata of an object's transaction, which some have.
+pub(crate) fn said_by(number: u32) -> (Option<String>, Option<Value>) {
+    let correlation = number.is_multiple_of(3).then(|| format!("correlated \"{number}\""));
+    (correlation, number.is_multiple_of(5).then(|| json!({ "number": number })))
 }
 
 const UNDONE: &str = "SAVEPOINT undone";

@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// package that brings it; `-- --embedded` does without servers.
     #[arg(long)]
     peers: bool,
+    /// Writes of one object with 1, 8, 64 and 512 of them in flight, in the place of the report.
+    #[arg(long, conflicts_with_all = ["peers", "density"])]
+    group: bool,
     /// Measure thousands of objects in one process, and nothing else.
     #[arg(long)]
     density: bool,
@@ -29,7 +32,6 @@ pub(crate) struct Options {
 ///
 /// It prints one line per measurement, `name value unit baseline ratio bound ok|short`.
 pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Error> {
-    let report = ["--package", "benches", "--bin", "report"];
     let peers = ["--locked", "--manifest-path", PEERS];
     repository::make_folder(&repository.target.join("bench"))?;
     let mut program = repository.cargo(["run", "--release"]);
@@ -37,7 +39,7 @@ pub(crate) fn run(repository: &Repository, options: &Options) -> Result<u8, Erro
         // The workspace's own folder: what both use is built once.
         program.args(peers).arg("--target-dir").arg(&repository.target);
     } else {
-        program.args(report);
+        program.args(["--package", "benches", "--bin", if options.group { "group" } else { "report" }]);
     }
     let density = options.density.then_some("--density");
     repository::code(program.arg("--").args(density).args(&options.arguments))

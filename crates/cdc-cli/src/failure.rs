@@ -297,6 +297,11 @@ fn of_log(error: &LogError) -> Meaning {
             (Exit::Usage, Some("choose a position up to the end; `cdc tree` shows where it is"))
         }
         LogError::CheckpointBackwards { .. } => (Exit::Conflict, Some("--force sets it back all the same")),
+        LogError::CheckpointMoved { .. } => (Exit::Conflict, None),
+        LogError::CheckpointFenced { .. } => (
+            Exit::Conflict,
+            Some("give its --token, `cdc checkpoint take` it over, or --force it as an operator"),
+        ),
         LogError::Sqlite(_) if error.is_busy() => {
             (Exit::Failure, Some("another program holds the database's lock; try again when it has let go"))
         }

@@ -540,7 +540,7 @@ impl Start {
             return Ok(self.done);
         }
         let from = self.from.map_or(From::First, From::After);
-        let (drained, mark) = drain::drain(source, log, from, self.compare)?;
+        let (drained, mark) = drain::drain(source, log, from, self.compare, None)?;
         self.done.add(drained);
         if let Some(mark) = mark.filter(|_| !mutant!("capture-mark-not-moved")) {
             drain::set_mark(log.conn(), mark)?;

@@ -1,40 +1,93 @@
-use cdc_model::{Cursor, Filter, Record, mutant};
+use cdc_model::{Cursor, FenceToken, Filter, Record, Tag, mutant};
 
 use crate::{Limit, Log, Result, Save, Tx};
+
+/// Who consumes a log with effects in the log's own database, and what of it.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Whose checkpoint moves.
+    pub subscriber: String,
+    /// With which token, once the checkpoint was taken over; see [`LogTransaction::take_over`](crate::LogTransaction).
+    pub token: Option<FenceToken>,
+    /// What is handed on; the checkpoint moves over the rest.
+    pub filter: Filter,
+    /// At most so much in one transaction.
+    pub limit: Limit,
+}
+
+impl Subscription {
+    /// All changes, in batches of the default size.
+    pub fn new(subscriber: impl Into<String>) -> Self {
+        let subscriber = subscriber.into();
+        Self { subscriber, token: None, filter: Filter::ALL, limit: Limit::default() }
+    }
+}
+
+/// What came of consuming a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumed<R> {
+    /// Where the checkpoint is now.
+    pub cursor: Cursor,
+    /// What the work gave; `None` when all of the batch was passed over.
+    pub done: Option<R>,
+}
 
 impl Log {
     /// Hands the next records after a subscriber's checkpoint to `work`, whose effects in this database and the new
     /// checkpoint commit in one transaction: exactly once, through any crash. `None` when there is nothing new.
     ///
-    /// Schema changes and records that do not pass `filter` are passed over; the checkpoint moves over them.
+    /// Passed over are schema changes, what does not pass the filter, and the events of what `work` itself did to
+    /// captured tables or emitted, for the same subscriber: it would feed itself for ever.
     ///
     /// # Errors
     ///
     /// What `work` returns; the checkpoint stays then, and the same records come again.
+    /// [`Error::CheckpointFenced`](crate::Error::CheckpointFenced), and
+    /// [`Error::CheckpointMoved`](crate::Error::CheckpointMoved) when another process has moved the checkpoint just now.
     pub fn consume<R>(
         &mut self,
-        subscriber: &str,
-        limit: Limit,
-        filter: &Filter,
+        by: &Subscription,
         work: impl FnOnce(&Tx<'_>, &[Record]) -> Result<R>,
-    ) -> Result<Option<(Cursor, R)>> {
-        let from = self.checkpoint(subscriber)?.map_or(Cursor::START, |checkpoint| checkpoint.cursor);
-        let mut cursor = None;
+    ) -> Result<Option<Consumed<R>>> {
+        let subscriber = by.subscriber.as_str();
+        self.check_fence(subscriber, by.token)?;
+        let seen = self.checkpoint(subscriber)?;
+        let after = seen.as_ref().map_or(Cursor::START, |checkpoint| checkpoint.cursor).sequence;
+        let batch = self.read(after, by.limit)?;
+        let Some(cursor) = batch.last().map(Record::cursor) else { return Ok(None) };
+        let own = self.own_effects(subscriber, after, cursor.sequence)?;
         let mut passed = Vec::new();
-        for record in self.read(from.sequence, limit)? {
-            cursor = Some(record.cursor());
-            if !record.body.is_schema() && filter.passes(&record)? {
+        for record in batch {
+            let caused = own.iter().any(|(first, last)| (*first..=*last).contains(&record.sequence));
+            let taken = !caused || is_found(&record)? || mutant!("own-effects-consumed");
+            if taken && !record.body.is_schema() && by.filter.passes(&record)? {
                 passed.push(record);
             }
         }
-        let Some(cursor) = cursor else { return Ok(None) };
+        let save = Save::at(cursor).expecting(seen.as_ref()).token(by.token);
         if mutant!("checkpoint-before-effect") {
-            self.transact(|log| log.save_checkpoint(subscriber, cursor, None, Save::Advance).map(drop))?;
+            self.transact(|log| log.save_checkpoint(subscriber, &save).map(drop))?;
+            let done = self.write(|tx| work(tx, &passed))?;
+            return Ok(Some(Consumed { cursor, done: Some(done) }));
         }
-        let done = self.write_with(|tx, log| {
-            tx.outside_guard(|| log.save_checkpoint(subscriber, cursor, None, Save::Advance))?;
-            work(tx, &passed)
+        if passed.is_empty() {
+            self.transact(|log| log.save_checkpoint(subscriber, &save).map(drop))?;
+            return Ok(Some(Consumed { cursor, done: None }));
+        }
+        let done = self.write_in(|log, own| {
+            log.save_checkpoint(subscriber, &save)?;
+            let first = log.tail().sequence.next();
+            let done = own.write(log, |tx| work(tx, &passed))?;
+            own.drain_whole(log)?;
+            log.note_own_effects(subscriber, first)?;
+            Ok(done)
         })?;
-        Ok(Some((cursor, done)))
+        Ok(Some(Consumed { cursor, done: Some(done) }))
     }
+}
+
+/// Whether a comparison found it: it may be anybody's, whichever transaction appended it.
+fn is_found(record: &Record) -> Result<bool> {
+    let tag = record.body.change()?.and_then(|change| change.tag);
+    Ok(matches!(tag, Some(Tag::Reconciled | Tag::Snapshot)))
 }

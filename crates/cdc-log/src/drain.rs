@@ -7,6 +7,7 @@ use rusqlite::{Connection, Row};
 
 use crate::capture::{self, Assembler, CapturedTable, RowHead};
 use crate::comparison::{Comparison, Why};
+use crate::joint::Joint;
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::{Error, Result, documents, store};
 
@@ -103,11 +104,14 @@ pub(crate) enum Compare {
 
 /// Drains a chunk of rows; where nothing is left of them, goes on with a comparison. Gives the last row drained, which is
 /// the new mark.
+///
+/// `joint` is the transaction that all rows are of, where that is known: its events say so, once they are counted.
 pub(crate) fn drain(
     source: Source<'_>,
     log: &mut LogTransaction<'_>,
     from: From,
     compare: Compare,
+    joint: Option<&mut Joint>,
 ) -> Result<(Drained, Option<CaptureRow>)> {
     let Source { user, tables } = source;
     let mut drain = Drain {
@@ -117,7 +121,11 @@ pub(crate) fn drain(
         comparison: Comparison::read(log.conn())?,
         done: Drained::default(),
         mark: None,
+        rows: 0,
         bytes: 0,
+        joint,
+        held: Vec::new(),
+        beyond: None,
     };
     let before = drain.comparison.clone();
     if compare == Compare::All
@@ -132,10 +140,12 @@ pub(crate) fn drain(
         drain.done.more = true;
     } else {
         drain.read(log, from)?;
-        for body in drain.assembler.flush() {
-            let now = log.now();
-            drain.append(log, now, body, None, Chain::Mend)?;
+        let bodies = drain.assembler.flush();
+        if !bodies.is_empty() {
+            let taken = Taken { row: None, timestamp: log.now(), what: What::Changes(bodies, Chain::Mend) };
+            drain.push(log, taken)?;
         }
+        drain.append_held(log)?;
         let goes_on = |comparison: &Comparison| match compare {
             Compare::Audit => comparison.is_open(),
             Compare::WhenNeeded | Compare::All => comparison.is_needed(),
@@ -169,6 +179,27 @@ enum Chain {
     Leave,
 }
 
+/// A capture row and what it says, or only that for what its row never came.
+struct Taken<'t> {
+    row: Option<CaptureRow>,
+    timestamp: Timestamp,
+    what: What<'t>,
+}
+
+enum What<'t> {
+    Changes(Vec<Body>, Chain),
+    Schema(&'t CapturedTable),
+}
+
+impl Taken<'_> {
+    fn changes(&self) -> &[Body] {
+        match &self.what {
+            What::Changes(bodies, _) => bodies,
+            What::Schema(_) => &[],
+        }
+    }
+}
+
 struct Drain<'t> {
     user: &'t Connection,
     tables: &'t BTreeMap<i64, CapturedTable>,
@@ -176,7 +207,14 @@ struct Drain<'t> {
     comparison: Comparison,
     done: Drained,
     mark: Option<CaptureRow>,
+    /// Rows that were read, and the bytes of their bodies.
+    rows: u64,
     bytes: usize,
+    joint: Option<&'t mut Joint>,
+    /// What the transaction's rows say, until its events are counted.
+    held: Vec<Taken<'t>>,
+    /// How many more events it has whose rows are left for later.
+    beyond: Option<usize>,
 }
 
 /// When a row was captured. A time that no calendar has would be the log's time from then on and keep its archive from
@@ -186,7 +224,7 @@ fn captured_at(row: &Row<'_>, log: &LogTransaction<'_>) -> Result<Timestamp> {
     Ok(at.filter(|at| (Timestamp::ZERO..=YEAR_9999).contains(at)).unwrap_or_else(|| log.now()))
 }
 
-impl Drain<'_> {
+impl<'t> Drain<'t> {
     fn read(&mut self, log: &mut LogTransaction<'_>, from: From) -> Result<()> {
         let mut after = from.seq();
         let mut statement =
@@ -194,17 +232,20 @@ impl Drain<'_> {
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
             let timestamp = captured_at(row, log)?;
-            let head = RowHead {
-                seq: row.get(0)?,
-                timestamp: timestamp.get(),
-                table: row.get(3)?,
-                nonce: row.get(4)?,
-            };
-            let gap = head.seq != after + 1 && (self.mark.is_some() || from != From::Oldest);
+            let head = RowHead { seq: row.get(0)?, table: row.get(3)?, nonce: row.get(4)? };
+            // A gap is looked at where a drain begins.
+            let gap = self.rows > 0 && head.seq != after + 1;
             let full = !self.assembler.is_open() && self.is_full();
-            if full || gap && self.mark.is_some() || !self.take(log, row, head)? {
-                // A gap is looked at where a drain begins.
+            if self.beyond.is_none() && (full || gap) {
                 self.done.more = true;
+                if self.joint.as_ref().is_none_or(|joint| joint.has_begun()) {
+                    break;
+                }
+                self.beyond = Some(0);
+            }
+            let what = self.take(log, row, head)?;
+            let row = CaptureRow { seq: head.seq, nonce: head.nonce };
+            if !self.push(log, Taken { row: Some(row), timestamp, what })? {
                 break;
             }
             after = head.seq;
@@ -213,32 +254,15 @@ impl Drain<'_> {
     }
 
     const fn is_full(&self) -> bool {
-        self.done.rows >= DRAIN_ROWS_MAX || self.bytes >= DRAIN_BYTES_MAX
+        self.rows >= DRAIN_ROWS_MAX || self.bytes >= DRAIN_BYTES_MAX
     }
 
-    /// Gives false when the row must wait until a comparison is open and the index covers the log.
-    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>, head: RowHead) -> Result<bool> {
+    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>, head: RowHead) -> Result<What<'t>> {
         let op = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
-        let mut chain = Chain::Mend;
         let bodies = match (op, self.tables.get(&head.table)) {
             ("A" | "B", _) => Vec::new(),
-            ("E", _) => {
-                chain = Chain::Leave;
-                vec![capture::emitted(row)?]
-            }
-            ("T", Some(table)) => {
-                let name = &table.shape.table;
-                let is_new = !capture::known(log.conn())?.contains_key(name);
-                if is_new && !self.comparison.is_open() {
-                    self.comparison.backfill(name, log);
-                    return Ok(false);
-                }
-                let schema = capture::know(log.conn(), self.user, table)?;
-                if is_new && schema.renamed_from.is_none() {
-                    self.comparison.backfill(name, log);
-                }
-                vec![Body::schema(schema)]
-            }
+            ("E", _) => return Ok(What::Changes(vec![capture::emitted(row)?], Chain::Leave)),
+            ("T", Some(table)) => return Ok(What::Schema(table)),
             (_, Some(table)) => match self.assembler.take(op, row, table) {
                 Err(Error::UnfitCaptureRow { .. }) if self.comparison.is_needed() => {
                     // What it held is found by comparison, from the beginning.
@@ -253,17 +277,76 @@ impl Drain<'_> {
                     .corrupt(log.tail().sequence, "a captured row names a table that is not known"));
             }
         };
-        let from = CaptureRow { seq: head.seq, nonce: head.nonce };
-        let last = bodies.len().saturating_sub(1);
-        for (at, body) in bodies.into_iter().enumerate() {
-            self.append(log, Timestamp::new(head.timestamp), body, (at == last).then_some(from), chain)?;
+        Ok(What::Changes(bodies, Chain::Mend))
+    }
+
+    /// Appends what a row says, unless it waits for the others of its transaction to be counted. Gives false when nothing
+    /// more is to be taken now.
+    fn push(&mut self, log: &mut LogTransaction<'_>, taken: Taken<'t>) -> Result<bool> {
+        if let Some(beyond) = &mut self.beyond {
+            *beyond += taken.changes().len();
+            return Ok(true);
         }
-        self.done.rows += 1;
-        self.mark = Some(from);
+        self.rows += 1;
+        self.bytes += taken.changes().iter().map(|body| body.as_str().len()).sum::<usize>();
+        if self.joint.is_none() {
+            return self.append(log, taken);
+        }
+        self.held.push(taken);
         Ok(true)
     }
 
-    fn append(
+    fn append_held(&mut self, log: &mut LogTransaction<'_>) -> Result<()> {
+        let held = std::mem::take(&mut self.held);
+        if let Some(joint) = self.joint.as_mut().filter(|joint| !joint.has_begun()) {
+            let here: usize = held.iter().map(|taken| taken.changes().len()).sum();
+            let events = here + self.beyond.unwrap_or_default();
+            joint.begin(log.log().epoch, log.tail().sequence.next(), events);
+        }
+        for taken in held {
+            if !self.append(log, taken)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives false when the row must wait until a comparison is open and the index covers the log.
+    fn append(&mut self, log: &mut LogTransaction<'_>, taken: Taken<'t>) -> Result<bool> {
+        let Taken { row, timestamp, what } = taken;
+        match what {
+            What::Changes(bodies, chain) => {
+                let last = bodies.len().saturating_sub(1);
+                for (at, mut body) in bodies.into_iter().enumerate() {
+                    if let Some(joint) = &mut self.joint {
+                        body = joint.join(body);
+                    }
+                    self.append_body(log, timestamp, body, row.filter(|_| at == last), chain)?;
+                }
+            }
+            What::Schema(table) => {
+                let name = &table.shape.table;
+                let is_new = !capture::known(log.conn())?.contains_key(name);
+                if is_new && !self.comparison.is_open() {
+                    self.comparison.backfill(name, log);
+                    self.done.more = true;
+                    return Ok(false);
+                }
+                let schema = capture::know(log.conn(), self.user, table)?;
+                if is_new && schema.renamed_from.is_none() {
+                    self.comparison.backfill(name, log);
+                }
+                self.append_body(log, timestamp, Body::schema(schema), row, Chain::Mend)?;
+            }
+        }
+        if row.is_some() {
+            self.done.rows += 1;
+            self.mark = row;
+        }
+        Ok(true)
+    }
+
+    fn append_body(
         &mut self,
         log: &mut LogTransaction<'_>,
         timestamp: Timestamp,
@@ -271,7 +354,6 @@ impl Drain<'_> {
         from: Option<CaptureRow>,
         chain: Chain,
     ) -> Result<()> {
-        self.bytes += body.as_str().len();
         let comparing = self.comparison.is_open();
         if comparing && chain == Chain::Mend {
             self.comparison.mend(log, timestamp, &body, &mut self.done)?;

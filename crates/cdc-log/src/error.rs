@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cdc_model::{ObjectId, Remedy, Sequence};
 
@@ -175,6 +176,26 @@ pub enum Error {
         /// Where it was to go.
         to: Sequence,
     },
+    /// A checkpoint is no more where the caller saw it. Get it again and decide anew.
+    #[error(
+        "checkpoint {subscriber:?} was moved meanwhile: it is at {at} (revision {revision}); get it again and save from there"
+    )]
+    CheckpointMoved {
+        /// Whose checkpoint.
+        subscriber: String,
+        /// Where it is; 0 when there is none.
+        at: Sequence,
+        /// Its revision.
+        revision: u64,
+    },
+    /// Somebody else has taken the checkpoint over. Stop, or take it over again.
+    #[error(
+        "checkpoint {subscriber:?} was taken over: who holds its newest token saves it, others stop or take it over"
+    )]
+    CheckpointFenced {
+        /// Whose checkpoint.
+        subscriber: String,
+    },
     /// The statement would end the transaction or touch the tables of the log.
     #[error("not allowed inside a write: {reason}")]
     NotAllowed {
@@ -187,6 +208,12 @@ pub enum Error {
     /// A commit failed and what is on disk is unknown. Reopen the log.
     #[error("an earlier commit failed and what is on disk is unknown; reopen the log")]
     Poisoned,
+    /// The transaction that this write shared with others failed as a whole.
+    #[error("the transaction that this write may have shared with others failed as a whole")]
+    NotCommitted {
+        /// Why, for all of them.
+        source: Arc<Self>,
+    },
     /// The caller's own reason to roll back.
     #[error("the write was given up: {reason}")]
     GivenUp {
@@ -202,6 +229,14 @@ impl Error {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
         matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
             if matches!(error.code, DatabaseBusy | DatabaseLocked))
+            || matches!(self, Self::NotCommitted { source } if source.is_busy())
+    }
+
+    /// Whether the disk is full, so that nothing is taken until there is room.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+            || matches!(self, Self::NotCommitted { source } if source.is_full_disk())
     }
 
     /// Whether what is stored is not what was written.
@@ -211,6 +246,7 @@ impl Error {
         matches!(self, Self::Corrupt { .. } | Self::Damaged { .. } | Self::Value(_))
             || matches!(self, Self::Sqlite(error)
                 if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
+            || matches!(self, Self::NotCommitted { source } if source.is_damage())
     }
 
     /// What to do about it.
@@ -218,7 +254,13 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Sqlite(error) => remedy_of(error),
-            Self::Poisoned | Self::Restless { .. } | Self::NoWriteAheadLog { .. } => Remedy::Retry,
+            // Another write may have rolled it back: this one is right.
+            Self::NotCommitted { source } if matches!(**source, Self::TransactionGone) => Remedy::Retry,
+            Self::NotCommitted { source } => source.remedy(),
+            Self::Poisoned
+            | Self::Restless { .. }
+            | Self::CheckpointMoved { .. }
+            | Self::NoWriteAheadLog { .. } => Remedy::Retry,
             Self::NotFound { .. }
             | Self::NotADatabase { .. }
             | Self::NotWritable { .. }
@@ -234,7 +276,7 @@ impl Error {
             | Self::NotAllowed { .. }
             | Self::TransactionGone
             | Self::GivenUp { .. } => Remedy::FixRequest,
-            Self::DrainedElsewhere { .. } => Remedy::Fenced,
+            Self::DrainedElsewhere { .. } | Self::CheckpointFenced { .. } => Remedy::Fenced,
             Self::Value(_)
             | Self::LogRewound { .. }
             | Self::UnfitCaptureRow { .. }

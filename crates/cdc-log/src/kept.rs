@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cdc_model::{Checkpoint, Cursor, Digest, Mark, ObjectId, Sequence, Timestamp};
+use cdc_model::{Checkpoint, Cursor, Digest, Mark, ObjectId, Sequence, Subscriber, Timestamp};
 use rusqlite::{OptionalExtension as _, Row};
 
 use crate::transaction::Link;
@@ -81,6 +81,25 @@ impl Log {
             checkpoints.push(checkpoint(row)?);
         }
         Ok(checkpoints)
+    }
+
+    /// All subscribers with a checkpoint, and how far each is behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn subscribers(&self) -> Result<Vec<Subscriber>> {
+        let mut next = self.conn.prepare_cached(
+            "SELECT timestamp FROM _cdc_log WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence LIMIT 1",
+        )?;
+        let tail = self.tail().sequence;
+        let with_lag = |checkpoint: Checkpoint| {
+            let at = checkpoint.cursor.sequence;
+            let since = next.query_row([at.as_i64(), tail.as_i64()], |row| row.get(0)).optional()?;
+            let lag = tail.get().saturating_sub(at.get());
+            Ok(Subscriber { checkpoint, lag, waiting_since: since.map(Timestamp::new) })
+        };
+        self.checkpoints()?.into_iter().map(with_lag).collect()
     }
 
     /// The verdicts of stages in `(after, through]`: sequence and `filtered` or `absorbed`.

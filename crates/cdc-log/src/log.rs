@@ -42,7 +42,7 @@ pub(crate) struct Tail {
 }
 
 /// The interned origins of forwarded rows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
     /// In the order of their ids. A log counts them from 1, so that a row's origin lies where its id says.
     by_id: Vec<(i64, Arc<Origin>)>,

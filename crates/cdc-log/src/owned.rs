@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use crate::capture::{self, CapturedTable, Plan, Tables};
 use crate::drain::{self, Compare, Drained, From, Source};
+use crate::joint::Joint;
 use crate::{Error, Log, LogTransaction, Result, store};
 
 /// A document's change without a table, to be emitted inside a write.
@@ -87,6 +89,7 @@ fn json(value: &impl Serialize) -> Result<serde_json::Value> {
 pub struct Tx<'c> {
     conn: &'c Connection,
     guarded: &'c AtomicBool,
+    joint: RefCell<Joint>,
 }
 
 /// While it lives, statements on the connection are the caller's: see [`guard`].
@@ -172,6 +175,25 @@ impl<'c> Tx<'c> {
         self.conn.last_insert_rowid()
     }
 
+    /// Sets the correlation id of every event of this transaction, for distributed tracing; a document that is emitted
+    /// with one of its own keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`] for more than 1024 bytes.
+    pub fn correlate(&self, correlation_id: impl Into<String>) -> Result<()> {
+        self.joint.borrow_mut().correlate(correlation_id.into())
+    }
+
+    /// Says something of this transaction as a whole, which every event of it carries in its `transaction`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`] for more than 4096 bytes of JSON, [`Error::GivenUp`] when it does not serialise to JSON.
+    pub fn metadata<T: Serialize>(&self, metadata: &T) -> Result<()> {
+        self.joint.borrow_mut().describe(json(metadata)?)
+    }
+
     /// Emits the change of a document that has no table.
     ///
     /// # Errors
@@ -233,6 +255,7 @@ pub(crate) fn guard(conn: &mut Connection, guarded: &Arc<AtomicBool>) -> Result<
             AuthAction::Insert { table_name: name }
             | AuthAction::Delete { table_name: name }
             | AuthAction::Update { table_name: name, .. }
+            | AuthAction::Savepoint { savepoint_name: name, .. }
             | AuthAction::CreateTable { table_name: name }
             | AuthAction::CreateVtable { table_name: name, .. }
             | AuthAction::CreateTempTable { table_name: name }
@@ -272,7 +295,7 @@ impl Log {
         self.prepare_capture()?;
         let drained = self.transact_owned(|log, own| {
             store::put_meta(log.conn(), "capture_tables", &settings)?;
-            own.heal(log, tables)
+            own.heal(log, tables, None)
         })?;
         self.drain_rest(drained)
     }
@@ -288,35 +311,17 @@ impl Log {
     /// What `work` returns; [`Error::TransactionGone`] when a statement rolled the transaction back;
     /// [`Error::NotAllowed`] for statements that would end it.
     pub fn write<R>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
-        self.write_with(|tx, _| work(tx))
+        self.write_in(|log, own| own.write(log, work))
     }
 
-    /// As [`Log::write`], with the log's own transaction beside the caller's.
-    pub(crate) fn write_with<R>(
+    /// Runs `work` in one transaction in which the caller may write, once nothing of earlier ones waits.
+    pub(crate) fn write_in<R>(
         &mut self,
-        work: impl FnOnce(&Tx<'_>, &mut LogTransaction<'_>) -> Result<R>,
+        work: impl FnOnce(&mut LogTransaction<'_>, &mut OwnCapture) -> Result<R>,
     ) -> Result<R> {
         self.drain()?;
         self.prepare_capture()?;
-        let guarded = Arc::clone(&self.guarded);
-        self.transact_owned(|log, own| {
-            let before = cookie(log.conn())?;
-            let done = {
-                let _guarded = Guarded::new(&guarded);
-                work(&Tx { conn: log.conn(), guarded: &guarded }, log)?
-            };
-            if log.conn().is_autocommit() {
-                return Err(Error::TransactionGone);
-            }
-            if cookie(log.conn())? == before {
-                own.drain(log, Compare::WhenNeeded)?;
-            } else {
-                let tables: Option<String> = store::meta(log.conn(), "capture_tables")?;
-                let tables = tables.and_then(|text| serde_json::from_str(&text).ok());
-                own.heal(log, &tables.unwrap_or(Tables::Named(Vec::new())))?;
-            }
-            Ok(done)
-        })
+        self.transact_owned(work)
     }
 
     /// Appends what an earlier write was too large to append at once, a chunk per transaction.
@@ -341,7 +346,7 @@ impl Log {
             return Ok(Drained::default());
         }
         self.transact_owned(|log, own| {
-            let done = own.drain(log, Compare::Audit)?;
+            let done = own.drain(log, Compare::Audit, None)?;
             // What is left is the audit's.
             own.pending = false;
             Ok(done)
@@ -350,7 +355,7 @@ impl Log {
 
     fn drain_rest(&mut self, mut drained: Drained) -> Result<Drained> {
         while drained.more {
-            let next = self.transact_owned(|log, own| own.drain(log, Compare::WhenNeeded))?;
+            let next = self.transact_owned(|log, own| own.drain_rest(log))?;
             drained.add(next);
         }
         Ok(drained)
@@ -358,14 +363,12 @@ impl Log {
 
     fn prepare_capture(&mut self) -> Result<()> {
         if !is_prepared(self)? {
-            let epoch = self.epoch.to_string();
-            self.transact(|log| capture::prepare(log.conn(), log.id(), &epoch))?;
-            self.own_capture.prepared = true;
+            self.transact_owned(|log, own| own.prepare(log))?;
         }
         Ok(())
     }
 
-    fn transact_owned<R>(
+    pub(crate) fn transact_owned<R>(
         &mut self,
         work: impl FnOnce(&mut LogTransaction<'_>, &mut OwnCapture) -> Result<R>,
     ) -> Result<R> {
@@ -418,36 +421,140 @@ pub(crate) struct OwnCapture {
     prepared: bool,
     /// Whether rows may wait to be drained.
     pending: bool,
-    /// The shapes of captured tables, as of this schema cookie.
-    tables: Option<(i64, BTreeMap<i64, CapturedTable>)>,
+    known: Option<Known>,
+}
+
+/// What a schema is, as of this cookie.
+#[derive(Debug)]
+struct Known {
+    cookie: i64,
+    /// The shapes of captured tables.
+    tables: BTreeMap<i64, CapturedTable>,
+    /// See [`OwnCapture::writes_alone`].
+    writes_alone: bool,
+}
+
+impl Known {
+    fn read(conn: &Connection, cookie: i64) -> Result<Self> {
+        let alone = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name NOT LIKE '\\_cdc\\_%' ESCAPE '\\' \
+                     AND (sql LIKE '%rollback%' OR sql LIKE '%deferred%'))";
+        let writes_alone = conn.query_row(alone, [], |row| row.get(0))?;
+        Ok(Self { cookie, tables: capture::by_id(conn)?, writes_alone })
+    }
 }
 
 impl Default for OwnCapture {
     fn default() -> Self {
-        Self { prepared: false, pending: true, tables: None }
+        Self { prepared: false, pending: true, known: None }
     }
 }
 
 impl OwnCapture {
+    /// Runs the caller's statements and drains a chunk of what they captured.
+    pub(crate) fn write<R>(
+        &mut self,
+        log: &mut LogTransaction<'_>,
+        work: impl FnOnce(&Tx<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let (conn, guarded) = (log.conn(), log.log().guarded.as_ref());
+        let before = cookie(conn)?;
+        let tx = Tx { conn, guarded, joint: RefCell::default() };
+        let done = {
+            let _guarded = Guarded::new(guarded);
+            work(&tx)?
+        };
+        if conn.is_autocommit() {
+            return Err(Error::TransactionGone);
+        }
+        let mut joint = tx.joint.into_inner();
+        if cookie(conn)? == before {
+            self.drain(log, Compare::WhenNeeded, Some(&mut joint))?;
+        } else {
+            let tables: Option<String> = store::meta(conn, "capture_tables")?;
+            let tables = tables.and_then(|text| serde_json::from_str(&text).ok());
+            self.heal(log, &tables.unwrap_or(Tables::Named(Vec::new())), Some(&mut joint))?;
+        }
+        if self.pending {
+            joint.keep(conn)?;
+        }
+        Ok(done)
+    }
+
+    /// Makes the tables that a write needs, if they are missing.
+    pub(crate) fn prepare(&mut self, log: &LogTransaction<'_>) -> Result<()> {
+        if !self.prepared && !capture::is_prepared(log.conn())? {
+            capture::prepare(log.conn(), log.id(), &log.log().epoch.to_string())?;
+        }
+        self.prepared = true;
+        Ok(())
+    }
+
+    /// Whether a write may take others with it that share its transaction: a constraint or trigger that rolls all of
+    /// it back, or a constraint that is checked when it is committed.
+    pub(crate) fn writes_alone(&mut self, conn: &Connection) -> Result<bool> {
+        Ok(self.known(conn)?.writes_alone)
+    }
+
+    /// What the schema is, as of its cookie now.
+    fn known(&mut self, conn: &Connection) -> Result<&Known> {
+        let cookie = cookie(conn)?;
+        let known = match self.known.take() {
+            Some(known) if known.cookie == cookie => known,
+            _ => Known::read(conn, cookie)?,
+        };
+        Ok(self.known.insert(known))
+    }
+
+    /// Whether a write has left more than was drained with it.
+    pub(crate) const fn has_more(&self) -> bool {
+        self.pending && self.prepared
+    }
+
+    /// Drains what a write left because it was too large. A comparison that is under way goes on later.
+    pub(crate) fn drain_whole(&mut self, log: &mut LogTransaction<'_>) -> Result<()> {
+        while self.pending && crate::attached::has_capture_rows(log.conn())? {
+            self.drain_rest(log)?;
+        }
+        Ok(())
+    }
+
+    /// Drains a chunk of what a write left, as of that write's transaction.
+    fn drain_rest(&mut self, log: &mut LogTransaction<'_>) -> Result<Drained> {
+        let mut joint = Joint::kept(log.conn())?;
+        let drained = self.drain(log, Compare::WhenNeeded, joint.as_mut())?;
+        match &joint {
+            Some(joint) if drained.more => joint.keep(log.conn())?,
+            Some(_) => Joint::forget(log.conn())?,
+            None => {}
+        }
+        Ok(drained)
+    }
+
     /// Installs what is missing and drains. A captured table whose shape changed is compared with the log.
-    fn heal(&mut self, log: &mut LogTransaction<'_>, tables: &Tables) -> Result<Drained> {
+    fn heal(
+        &mut self,
+        log: &mut LogTransaction<'_>,
+        tables: &Tables,
+        joint: Option<&mut Joint>,
+    ) -> Result<Drained> {
         let plan = Plan::make(log.conn(), tables, &capture::known(log.conn())?)?;
         if !plan.is_empty() {
             plan.carry_out(log.conn())?;
         }
-        self.drain(log, Compare::WhenNeeded)
+        self.drain(log, Compare::WhenNeeded, joint)
     }
 
     /// Drains a chunk of the object's own capture rows and removes them: mark and rows lie in one file, so that no
     /// row is kept behind.
-    fn drain(&mut self, log: &mut LogTransaction<'_>, compare: Compare) -> Result<Drained> {
-        let cookie = cookie(log.conn())?;
-        if self.tables.as_ref().is_none_or(|(of, _)| *of != cookie) {
-            self.tables = Some((cookie, capture::by_id(log.conn())?));
-        }
-        let Some((_, tables)) = &self.tables else { return Ok(Drained::default()) };
+    fn drain(
+        &mut self,
+        log: &mut LogTransaction<'_>,
+        compare: Compare,
+        joint: Option<&mut Joint>,
+    ) -> Result<Drained> {
+        let tables = &self.known(log.conn())?.tables;
         let source = Source { user: log.conn(), tables };
-        let (drained, last) = drain::drain(source, log, From::Oldest, compare)?;
+        let (drained, last) = drain::drain(source, log, From::Oldest, compare, joint)?;
         if let Some(last) = last.filter(|_| !mutant!("drained-row-left")) {
             log.conn().prepare_cached("DELETE FROM _cdc_capture WHERE seq <= ?1")?.execute([last.seq])?;
         }

@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS _cdc_origin(id INTEGER PRIMARY KEY, source TEXT, epoc
 CREATE TABLE IF NOT EXISTS _cdc_origin_mark(source TEXT, epoch TEXT, sequence, PRIMARY KEY(source, epoch)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_link(child TEXT PRIMARY KEY, generation, session, epoch, sequence, digest) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_checkpoint(subscriber TEXT PRIMARY KEY, sequence, timestamp, epoch, created_at, updated_at, metadata, revision) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_fence(subscriber TEXT PRIMARY KEY, token) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _cdc_effect(subscriber TEXT, first, last, PRIMARY KEY(subscriber, first)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_stage(stage TEXT, key TEXT, value TEXT, PRIMARY KEY(stage, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_verdict(sequence INTEGER PRIMARY KEY, verdict TEXT);
 CREATE TABLE IF NOT EXISTS _cdc_dead_letter(sequence INTEGER PRIMARY KEY, stage TEXT, reason TEXT);

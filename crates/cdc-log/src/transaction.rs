@@ -1,13 +1,11 @@
 use std::sync::Arc;
 
-use cdc_model::{
-    Body, Checkpoint, Cursor, Epoch, Mark, ObjectId, Origin, Position, Record, Sequence, Timestamp, mutant,
-};
+use cdc_model::{Body, Epoch, Mark, ObjectId, Origin, Position, Record, Sequence, Timestamp, mutant};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{DIGEST_EVERY, Origins, Tail};
-use crate::{Error, Limit, Log, Result};
+use crate::{Limit, Log, Result};
 
 /// What a parent keeps of one child's link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,15 +28,6 @@ pub(crate) struct CaptureRow {
 impl CaptureRow {
     /// What an event has that was found by a comparison and was never captured. Capture rows count from 1.
     pub(crate) const FOUND: Self = Self { seq: 0, nonce: 0 };
-}
-
-/// How a checkpoint is saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Save {
-    /// Only forwards.
-    Advance,
-    /// Anywhere; raises the revision.
-    Force,
 }
 
 /// One transaction of a log: appends, marks, checkpoints and stage state commit together.
@@ -71,6 +60,16 @@ impl<'l> LogTransaction<'l> {
         (self.tail, self.new_origins)
     }
 
+    /// What it has appended so far, to go back to.
+    pub(crate) fn appended(&self) -> (Tail, Origins) {
+        (self.tail, self.new_origins.clone())
+    }
+
+    /// What was appended since was undone.
+    pub(crate) fn set_appended(&mut self, appended: (Tail, Origins)) {
+        (self.tail, self.new_origins) = appended;
+    }
+
     pub(crate) const fn conn(&self) -> &'l Connection {
         &self.log.conn
     }
@@ -101,7 +100,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn append(&mut self, timestamp: Timestamp, body: Body) -> Result<Record> {
         self.append_captured(timestamp, body, None)
     }
@@ -134,7 +133,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn append_forwarded(
         &mut self,
         record: &Record,
@@ -231,7 +230,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn origin_mark(&self, source: &ObjectId, epoch: Epoch) -> Result<Sequence> {
         let mut statement = self
             .conn()
@@ -245,7 +244,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn set_origin_mark(&mut self, source: &ObjectId, epoch: Epoch, mark: Sequence) -> Result<()> {
         let mut statement = self.conn().prepare_cached(
             "INSERT OR REPLACE INTO _cdc_origin_mark(source, epoch, sequence) VALUES (?1, ?2, ?3)",
@@ -258,7 +257,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn set_link(&mut self, child: &ObjectId, link: &Link) -> Result<()> {
         let mut statement = self.conn().prepare_cached(
             "INSERT OR REPLACE INTO _cdc_link(child, generation, session, epoch, sequence, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -279,88 +278,16 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn link(&self, child: &ObjectId) -> Result<Option<Link>> {
         self.log.link(child)
-    }
-
-    /// A subscriber's saved cursor.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Sqlite`].
-    pub fn checkpoint(&self, subscriber: &str) -> Result<Option<Checkpoint>> {
-        self.log.checkpoint(subscriber)
-    }
-
-    /// Saves a subscriber's cursor. `createdAt` and, when `metadata` is `None`, the metadata are kept.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::CheckpointBackwards`] unless forced; [`Error::BeyondTail`].
-    pub fn save_checkpoint(
-        &mut self,
-        subscriber: &str,
-        cursor: Cursor,
-        metadata: Option<serde_json::Value>,
-        save: Save,
-    ) -> Result<Checkpoint> {
-        let tail = self.tail.position.sequence;
-        if cursor.sequence > tail {
-            return Err(Error::BeyondTail { after: cursor.sequence, tail });
-        }
-        let now = self.now();
-        let old = self.checkpoint(subscriber)?;
-        if let Some(old) = &old
-            && save == Save::Advance
-            && cursor.sequence < old.cursor.sequence
-        {
-            let (at, to) = (old.cursor.sequence, cursor.sequence);
-            return Err(Error::CheckpointBackwards { subscriber: subscriber.to_owned(), at, to });
-        }
-        let forced = u64::from(save == Save::Force && old.is_some());
-        let checkpoint = Checkpoint {
-            subscriber_id: subscriber.to_owned(),
-            cursor: Cursor { epoch: Some(cursor.epoch.unwrap_or(self.log.epoch)), ..cursor },
-            created_at: old.as_ref().map_or(now, |old| old.created_at),
-            updated_at: now,
-            revision: old.as_ref().map_or(0, |old| old.revision) + forced,
-            metadata: metadata.or_else(|| old.and_then(|old| old.metadata)),
-        };
-        self.conn()
-            .prepare_cached(
-                "INSERT OR REPLACE INTO _cdc_checkpoint(subscriber, sequence, timestamp, epoch, created_at, updated_at, metadata, revision) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![
-                subscriber,
-                checkpoint.cursor.sequence.as_i64(),
-                checkpoint.cursor.timestamp.get(),
-                checkpoint.cursor.epoch.map(|epoch| epoch.to_string()),
-                checkpoint.created_at.get(),
-                checkpoint.updated_at.get(),
-                checkpoint.metadata.as_ref().map(ToString::to_string),
-                checkpoint.revision.cast_signed(),
-            ])?;
-        Ok(checkpoint)
-    }
-
-    /// Forgets a subscriber. Gives whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Sqlite`].
-    pub fn remove_checkpoint(&mut self, subscriber: &str) -> Result<bool> {
-        let mut statement =
-            self.conn().prepare_cached("DELETE FROM _cdc_checkpoint WHERE subscriber = ?1")?;
-        Ok(statement.execute([subscriber])? > 0)
     }
 
     /// A stage's state under `key`.
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn stage_state(&self, stage: &str, key: &str) -> Result<Option<String>> {
         self.log.stage_state(stage, key)
     }
@@ -369,7 +296,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn set_stage_state(&mut self, stage: &str, key: &str, value: Option<&str>) -> Result<()> {
         match value {
             None => self
@@ -388,7 +315,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn set_verdict(&mut self, sequence: Sequence, verdict: &str) -> Result<()> {
         let mut statement = self
             .conn()
@@ -401,7 +328,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn add_dead_letter(&mut self, sequence: Sequence, stage: &str, reason: &str) -> Result<()> {
         let sql = "INSERT OR REPLACE INTO _cdc_dead_letter(sequence, stage, reason) VALUES (?1, ?2, ?3)";
         self.conn().prepare_cached(sql)?.execute(params![sequence.as_i64(), stage, reason])?;
@@ -412,7 +339,7 @@ impl<'l> LogTransaction<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn count(&mut self, name: &str, by: u64) -> Result<()> {
         let mut statement = self.conn().prepare_cached(
             "INSERT INTO _cdc_counter(name, value) VALUES (?1, ?2) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value",

@@ -35,7 +35,7 @@ pub struct ChangeBody<'a> {
     pub tag: Option<Tag>,
     /// The transaction it was part of.
     #[serde(default)]
-    pub transaction: Option<Transaction>,
+    pub transaction: Option<Box<Transaction>>,
     /// For distributed tracing.
     #[serde(default)]
     pub correlation_id: Option<Cow<'a, str>>,
@@ -90,7 +90,7 @@ impl<'a> ChangeBody<'a> {
             document_id: &self.document_id,
             schema_version: self.schema_version,
             tag: self.tag.as_ref(),
-            transaction: self.transaction.as_ref(),
+            transaction: self.transaction.as_deref(),
             correlation_id: self.correlation_id.as_deref(),
             derived_from: self.derived_from.as_ref(),
             changed_fields: paths.as_deref(),
@@ -321,6 +321,33 @@ impl Body {
         })
     }
 
+    /// The same change as one of a transaction, and with a correlation id unless it has its own. A schema change stays
+    /// as it is.
+    ///
+    /// # Panics
+    ///
+    /// When it says already of which transaction it is.
+    #[must_use]
+    pub fn within(&self, transaction: Option<&Transaction>, correlation_id: Option<&str>) -> Self {
+        if self.is_schema() {
+            return self.clone();
+        }
+        let (head, rest) = self.0.split_at(head_len(self.0.as_bytes()));
+        assert!(!rest.starts_with(",\"transaction\":"), "an event is of one transaction");
+        let mut out = String::with_capacity(self.0.len() + 96);
+        out.push_str(head);
+        if let Some(transaction) = transaction {
+            json::push_name(&mut out, "transaction");
+            out.push_str(&json::text(transaction));
+        }
+        if let Some(id) = correlation_id.filter(|_| !rest.starts_with(",\"correlationId\":")) {
+            json::push_name(&mut out, "correlationId");
+            json::push_json_string(&mut out, id);
+        }
+        out.push_str(rest);
+        Self(out.into())
+    }
+
     /// Takes it apart into the columns of the archive.
     ///
     /// # Errors
@@ -329,6 +356,36 @@ impl Body {
     pub fn columns(&self) -> Result<BodyColumns, Error> {
         BodyColumns::of(self)
     }
+}
+
+/// The members of a change before `transaction`, in their order.
+const HEAD: [&[u8]; 5] =
+    [b"\"operation\":", b"\"collection\":", b"\"documentId\":", b"\"schemaVersion\":", b"\"tag\":"];
+
+/// Where the head of a canonical change ends.
+fn head_len(text: &[u8]) -> usize {
+    HEAD.iter().fold(0, |at, name| {
+        let is_next = text.get(at + 1..).is_some_and(|rest| rest.starts_with(name));
+        if is_next { member_end(text, at + 1) } else { at }
+    })
+}
+
+/// Where the member of an object ends that begins here.
+fn member_end(text: &[u8], from: usize) -> usize {
+    let (mut at, mut depth, mut in_string) = (from, 0_usize, false);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\\' => at += 1,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b',' | b'}' | b']' if depth == 0 => return at,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    at
 }
 
 impl fmt::Debug for Body {

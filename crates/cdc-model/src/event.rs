@@ -76,6 +76,18 @@ pub struct Transaction {
     pub index: u32,
     /// How many events it has.
     pub count: u32,
+    /// What its writer said of it as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<serde_json::Value>,
+}
+
+impl Transaction {
+    /// The id of the transaction whose first row was appended at this place of its origin's log. Nothing else begins
+    /// there, so that it is unique without being drawn or stored.
+    #[must_use]
+    pub fn id_at(epoch: Epoch, first: Sequence) -> String {
+        format!("{epoch}-{first}")
+    }
 }
 
 /// The event from which a stage made this one.

@@ -217,6 +217,20 @@ pub struct Answer {
     pub refusal: Option<Refusal>,
 }
 
+impl Answer {
+    /// Of a receiver that takes nothing just now: nothing but the refusal is said.
+    #[must_use]
+    pub const fn busy() -> Self {
+        Self {
+            mark: None,
+            settled: Sequence::ZERO,
+            generation: 0,
+            ancestors: Vec::new(),
+            refusal: Some(Refusal::Busy),
+        }
+    }
+}
+
 /// What happened to the records a hop received; the sums must agree.
 ///
 /// received = stored + duplicate + looped + late + refused.

@@ -26,7 +26,7 @@ pub use ambient::{Clock, Entropy};
 mod body;
 pub use body::{Body, ChangeBody, Content, RawChange};
 mod checkpoint;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, FenceToken, Subscriber};
 mod cloudevents;
 pub use cloudevents::to_cloudevent;
 mod columns;

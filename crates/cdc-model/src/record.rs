@@ -153,7 +153,7 @@ impl Record {
             source: Some(self.origin.source.clone()),
             correlation_id: body.correlation_id.map(Into::into),
             tag: body.tag,
-            transaction: body.transaction,
+            transaction: body.transaction.map(|transaction| *transaction),
             schema_version: body.schema_version,
             derived_from: body.derived_from,
         }))

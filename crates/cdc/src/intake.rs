@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use cdc_model::{fault_point, reached};
+use cdc_model::{Answer, fault_point, reached};
 use cdc_net::{Delivery, Env, Request};
 use cdc_relay::Receiver;
 use tokio::sync::mpsc;
 
+use crate::Error;
+use crate::node::serve as serve_in;
 use crate::shared::Shared;
+use crate::sharing::Sharing;
 
 /// Requests that share one transaction at most.
 const GROUP_REQUESTS_MAX: usize = 128;
@@ -31,7 +34,14 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
             group.into_iter().map(|delivery| (delivery.request, delivery.answer)).unzip();
         let receiver = Receiver { id: object.id().clone(), ancestors: object.ancestors.borrow().clone() };
         let settled = *object.settled.borrow();
-        let served = object.run(move |node| node.serve(&receiver, settled, &requests)).await;
+        let receiver = Arc::new(receiver);
+        let answering = Arc::clone(&receiver);
+        let served = object.share(
+            Sharing::Intake,
+            move |group, stages| Ok(group.transact(|log| serve_in(log, &receiver, stages, &requests))?),
+            move |node, served| node.answers(&answering, settled, served),
+        );
+        let served = served.await;
         match served {
             // As when the process ends just now, and none of them is told.
             Ok(_) if fault_point!("intake.answers-lost") => {}
@@ -46,6 +56,11 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
             Err(error) => {
                 reached!("intake.failed");
                 object.set_failed("intake", &error);
+                // It says nothing of what is stored, and the children wait instead of asking who is there.
+                if matches!(&error, Error::Log(error) if error.is_full_disk()) {
+                    reached!("intake.disk-full");
+                    ways.into_iter().for_each(|way| drop(way.send(Answer::busy())));
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,21 +14,31 @@ use crate::{Error, Result};
 /// Jobs one turn runs before the lane queues up behind the other objects again.
 const JOBS_PER_TURN: usize = 32;
 
-type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+/// Members that run together at most.
+const MEMBERS_MAX: usize = 512;
+
+enum Job<T, M> {
+    Alone(Box<dyn FnOnce(&mut T) + Send>),
+    /// Runs together with those right behind it.
+    Member(M),
+}
 
 /// The queue of one object: jobs run one after the other, in the order in which they were given, off the
 /// asynchronous workers. What they work on has no other owner.
-pub(crate) struct Lane<T, E> {
-    shared: Arc<Shared<T>>,
+///
+/// Members that wait one behind the other are run together.
+pub(crate) struct Lane<T, E, M = Infallible> {
+    shared: Arc<Shared<T, M>>,
     env: E,
 }
 
-struct Shared<T> {
-    queue: Mutex<Queue<T>>,
+struct Shared<T, M> {
+    queue: Mutex<Queue<T, M>>,
+    together: fn(&mut T, Vec<M>),
 }
 
-struct Queue<T> {
-    jobs: VecDeque<Job<T>>,
+struct Queue<T, M> {
+    jobs: VecDeque<Job<T, M>>,
     /// Taken out while a turn runs; gone once the lane is closed.
     value: Option<T>,
     /// A turn was asked for or runs, or the value is held: see [`Lane::if_resting`].
@@ -39,14 +50,22 @@ struct Queue<T> {
     gone: Option<oneshot::Sender<()>>,
 }
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+impl<T, M> Shared<T, M> {
+    fn lock(&self) -> MutexGuard<'_, Queue<T, M>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Send + 'static, E: Env> Lane<T, E> {
     pub(crate) fn new(value: T, env: E) -> Self {
+        // Nothing is a member.
+        Self::sharing(value, env, |_, _| {})
+    }
+}
+
+impl<T: Send + 'static, E: Env, M: Send + 'static> Lane<T, E, M> {
+    /// A lane whose members `together` runs, all that it is given.
+    pub(crate) fn sharing(value: T, env: E, together: fn(&mut T, Vec<M>)) -> Self {
         let queue = Queue {
             jobs: VecDeque::new(),
             value: Some(value),
@@ -55,7 +74,12 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
             closed: false,
             gone: None,
         };
-        Self { shared: Arc::new(Shared { queue: Mutex::new(queue) }), env }
+        Self { shared: Arc::new(Shared { queue: Mutex::new(queue), together }), env }
+    }
+
+    /// Queues a member. It tells whoever waits for it itself, or is dropped when nobody is left to run it.
+    pub(crate) fn join(&self, member: M) {
+        self.push(Job::Member(member));
     }
 
     /// Runs a job behind those already queued and gives its result. Dropping the future does not stop the job; a
@@ -65,15 +89,15 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
         job: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R> {
         let (done, result) = oneshot::channel();
-        self.push(Box::new(move |value| {
+        self.push(Job::Alone(Box::new(move |value| {
             // What a job works on is left by transactions, which roll back when they are unwound.
             let outcome = catch_unwind(AssertUnwindSafe(|| job(value)));
             drop(done.send(outcome.map_err(|panic| Error::Panicked { message: message_of(&*panic) })));
-        }));
+        })));
         result.await.ok().ok_or(Error::ShutDown)?
     }
 
-    fn push(&self, job: Job<T>) {
+    fn push(&self, job: Job<T, M>) {
         let mut queue = self.shared.lock();
         if queue.closed {
             return;
@@ -104,7 +128,10 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
         };
         for _ in 0..JOBS_PER_TURN {
             let Some(job) = self.shared.lock().jobs.pop_front() else { break };
-            job(&mut value);
+            match job {
+                Job::Alone(job) => job(&mut value),
+                Job::Member(first) => (self.shared.together)(&mut value, self.members_after(first)),
+            }
         }
         let mut queue = self.shared.lock();
         if queue.closed && queue.jobs.is_empty() {
@@ -125,6 +152,23 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
         if queue.running {
             self.take_turn();
         }
+    }
+
+    /// The members that wait right behind the first, which has left the queue.
+    fn members_after(&self, first: M) -> Vec<M> {
+        let mut members = vec![first];
+        let mut queue = self.shared.lock();
+        while members.len() < MEMBERS_MAX {
+            match queue.jobs.pop_front() {
+                Some(Job::Member(member)) => members.push(member),
+                Some(other) => {
+                    queue.jobs.push_front(other);
+                    break;
+                }
+                None => break,
+            }
+        }
+        members
     }
 
     /// Runs `work` at once and on this thread, unless a turn runs just now. Jobs that are given meanwhile wait for it.
@@ -166,29 +210,29 @@ impl<T: Send + 'static, E: Env> Lane<T, E> {
     pub(crate) async fn close(&self) {
         let shared = Arc::clone(&self.shared);
         let (gone, dropped) = oneshot::channel::<()>();
-        self.push(Box::new(move |_| {
+        self.push(Job::Alone(Box::new(move |_| {
             let mut queue = shared.lock();
             queue.closed = true;
             queue.gone = Some(gone);
-        }));
+        })));
         let _gone = dropped.await;
     }
 }
 
 /// A turn that was asked for. An environment that ends drops it, and with it all that would go round in the queue.
-struct Turn<T: Send + 'static, E: Env> {
-    lane: Lane<T, E>,
+struct Turn<T: Send + 'static, E: Env, M: Send + 'static> {
+    lane: Lane<T, E, M>,
     taken: bool,
 }
 
-impl<T: Send + 'static, E: Env> Turn<T, E> {
+impl<T: Send + 'static, E: Env, M: Send + 'static> Turn<T, E, M> {
     fn take(mut self) {
         self.taken = true;
         self.lane.turn();
     }
 }
 
-impl<T: Send + 'static, E: Env> Drop for Turn<T, E> {
+impl<T: Send + 'static, E: Env, M: Send + 'static> Drop for Turn<T, E, M> {
     fn drop(&mut self) {
         if !self.taken {
             self.lane.abandon();
@@ -196,18 +240,18 @@ impl<T: Send + 'static, E: Env> Drop for Turn<T, E> {
     }
 }
 
-fn message_of(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-impl<T, E: Clone> Clone for Lane<T, E> {
+impl<T, E: Clone, M> Clone for Lane<T, E, M> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), env: self.env.clone() }
     }
 }
 
-impl<T, E> fmt::Debug for Lane<T, E> {
+impl<T, E, M> fmt::Debug for Lane<T, E, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lane")
     }
@@ -232,6 +276,26 @@ mod tests {
             }
         }
         assert_eq!(lane.run(|seen| seen.clone()).await.unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn members_that_wait_one_behind_the_other_run_together_and_nothing_overtakes() {
+        let together = |seen: &mut Vec<Vec<u32>>, members: Vec<u32>| seen.push(members);
+        let lane = Lane::sharing(Vec::new(), Tokio::current(), together);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let mut blocks = std::pin::pin!(lane.run(move |_| wait.recv().is_ok()));
+        tokio::select! { biased; _ = &mut blocks => {}, () = std::future::ready(()) => {} }
+        lane.join(1);
+        lane.join(2);
+        let mut alone = std::pin::pin!(lane.run(|seen| seen.push(Vec::new())));
+        tokio::select! { biased; _ = &mut alone => {}, () = std::future::ready(()) => {} }
+        (3..).take(MEMBERS_MAX + 1).for_each(|member| lane.join(member));
+        go.send(()).unwrap();
+        let seen = lane.run(|seen| seen.clone()).await.unwrap();
+        let sizes: Vec<_> = seen.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [2, 0, MEMBERS_MAX, 1]);
+        let members: Vec<_> = seen.concat();
+        assert_eq!(members, (1..).take(MEMBERS_MAX + 3).collect::<Vec<_>>());
     }
 
     #[tokio::test]

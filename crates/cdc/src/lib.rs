@@ -71,7 +71,7 @@ mod intake;
 mod lane;
 mod node;
 mod object;
-pub use object::{CheckpointHandle, Consumer, Object, ObjectBuilder};
+pub use object::{Object, ObjectBuilder};
 mod project;
 pub use project::{AttachOptions, Project};
 mod reader;
@@ -82,6 +82,9 @@ mod settings;
 pub use settings::{ArchiveSettings, AuditSettings, CaptureSettings, HandleSettings, Settings, Trim};
 mod shared;
 pub use shared::Trouble;
+mod sharing;
+mod subscriber;
+pub use subscriber::{CheckpointHandle, Consumer};
 mod tiers;
 mod uplink;
 mod verify;
@@ -92,8 +95,9 @@ pub use cdc_log::{AttachReport, Error as LogError, Installed, Limit, Save};
 pub use cdc_log::{Emit as Change, Tables, Tx};
 pub use cdc_model::Change as EventChange;
 pub use cdc_model::{
-    ChangeBody, Checkpoint, Clock, Content, Cursor, Error as ValueError, Filter, Fold, ObjectId, Operation,
-    Record, Remedy, SchemaChange, Sequence, Tag, Timestamp, to_cloudevent, to_debezium,
+    ChangeBody, Checkpoint, Clock, Content, Cursor, Error as ValueError, FenceToken, Filter, Fold, ObjectId,
+    Operation, Record, Remedy, SchemaChange, Sequence, Subscriber, Tag, Timestamp, to_cloudevent,
+    to_debezium,
 };
 pub use cdc_net::{Env, HttpError, Tokio, Watch};
 pub use cdc_relay::{

@@ -214,6 +214,16 @@ impl Node {
         self.hot.log()
     }
 
+    /// The log, and what decides about what is taken into it.
+    pub(crate) fn log_and_stages(&mut self) -> (&mut Log, Option<&Stages>) {
+        (self.hot.log_mut(), self.memory.stages.as_ref())
+    }
+
+    /// Opens the log anew after a commit that failed.
+    pub(crate) fn recover(&mut self) -> Result<(), cdc_log::Error> {
+        if mutant!("poisoned-log-not-reopened") { Ok(()) } else { self.hot.log_mut().recover() }
+    }
+
     /// Replaces the stages. They decide about everything that none has decided about yet; other records keep their
     /// verdicts. Without any, everything goes on.
     pub(crate) fn set_stages(&mut self, stages: Stages) -> Result<()> {
@@ -293,38 +303,15 @@ impl Node {
         }
     }
 
-    /// Serves requests of children together: one transaction, one sync. Each answer says what is durable.
-    pub(crate) fn serve(
+    /// Answers requests of children that were served, once that is durable.
+    pub(crate) fn answers(
         &mut self,
         receiver: &Receiver,
         settled: Sequence,
-        requests: &[Request],
+        served: Served,
     ) -> Result<Vec<Answer>> {
-        let stages = self.memory.stages.as_ref();
-        let (served, own) = self.hot.log_mut().transact(|log| {
-            let mut served = Vec::with_capacity(requests.len());
-            let mut stored = Vec::new();
-            for request in requests {
-                let refusal = match request {
-                    Request::Hello(hello) => {
-                        let link = log.link(&hello.sender)?.as_ref().map(inbound);
-                        match receiver.greet(link.as_ref(), hello) {
-                            Ok(link) => log.set_link(&hello.sender, &link_of(link)).map(|()| None)?,
-                            Err(refusal) => Some(refusal),
-                        }
-                    }
-                    Request::Batch(batch) => take(log, receiver, batch, &mut stored)?,
-                    Request::Grant(request) => grant(log, receiver, request)?,
-                };
-                served.push((request.sender().clone(), refusal));
-            }
-            if let (Some(stages), Some(newest)) = (stages, stored.last()) {
-                run_stages(log, stages, &stored, newest.sequence)?;
-            }
-            // Stage outputs come last: a child's events are settled when what they made is.
-            Ok((served, log.tail().sequence))
-        })?;
-        served
+        let Served { requests, own } = served;
+        requests
             .into_iter()
             .map(|(child, refusal)| self.answer(receiver, settled, child, refusal, own))
             .collect()
@@ -372,6 +359,43 @@ const fn inbound(link: &cdc_log::Link) -> Inbound {
 
 const fn link_of(link: Inbound) -> cdc_log::Link {
     cdc_log::Link { generation: link.generation, session: link.session, mark: link.mark }
+}
+
+/// Children whose requests were served, each with why it was refused, and up to where their events reach in the log.
+#[derive(Debug)]
+pub(crate) struct Served {
+    requests: Vec<(ObjectId, Option<Refusal>)>,
+    own: Sequence,
+}
+
+/// Serves requests of children together, in the transaction.
+pub(crate) fn serve(
+    log: &mut LogTransaction<'_>,
+    receiver: &Receiver,
+    stages: Option<&Stages>,
+    requests: &[Request],
+) -> Result<Served, cdc_log::Error> {
+    let mut served = Vec::with_capacity(requests.len());
+    let mut stored = Vec::new();
+    for request in requests {
+        let refusal = match request {
+            Request::Hello(hello) => {
+                let link = log.link(&hello.sender)?.as_ref().map(inbound);
+                match receiver.greet(link.as_ref(), hello) {
+                    Ok(link) => log.set_link(&hello.sender, &link_of(link)).map(|()| None)?,
+                    Err(refusal) => Some(refusal),
+                }
+            }
+            Request::Batch(batch) => take(log, receiver, batch, &mut stored)?,
+            Request::Grant(request) => grant(log, receiver, request)?,
+        };
+        served.push((request.sender().clone(), refusal));
+    }
+    if let (Some(stages), Some(newest)) = (stages, stored.last()) {
+        run_stages(log, stages, &stored, newest.sequence)?;
+    }
+    // Stage outputs come last: a child's events are settled when what they made is.
+    Ok(Served { requests: served, own: log.tail().sequence })
 }
 
 /// Takes one batch into the transaction, or says why not.

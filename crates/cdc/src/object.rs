@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use cdc_log::{Limit, RowDifference, Save, Tables, Tx};
-use cdc_model::{Checkpoint, Cursor, Filter, Fold, ObjectId, Record, Sequence};
+use cdc_log::{RowDifference, Tables, Tx};
+use cdc_model::{Cursor, Fold, ObjectId, Record, Sequence, Subscriber};
 use cdc_net::{Env, Tokio};
 use cdc_relay::Stages;
 
@@ -9,7 +9,8 @@ use crate::engine::blocking;
 use crate::node::Hot;
 use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
-use crate::{Cdc, Error, Reader, Result};
+use crate::sharing::Sharing;
+use crate::{Cdc, CheckpointHandle, Consumer, Error, Reader, Result};
 
 /// Says how to open an object.
 #[derive(Debug)]
@@ -142,24 +143,36 @@ impl<E: Env> Object<E> {
     /// of a captured table and every emitted document becomes a record in the same transaction. `Ok` means durable;
     /// `Err` leaves nothing. Dropping the future does not stop a transaction that has begun.
     ///
+    /// Writes and children's batches that wait at the same time share one transaction and one sync. One that fails is
+    /// undone by itself.
+    ///
     /// # Errors
     ///
-    /// What `work` returns; [`Error::Attached`] when the database belongs to an application.
+    /// What `work` returns; [`Error::Attached`] when the database belongs to an application; [`Error::Log`] with
+    /// `NotCommitted` when the transaction failed as a whole, also because a statement of another write asked for that
+    /// (`INSERT OR ROLLBACK`): then trying again helps.
     pub async fn write<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let written = self.on_owned(move |log| {
-            let written = carry(|given_up| log.write(|tx| work(tx).map_err(given_up)))?;
-            // Of a very large transaction the rest follows in chunks. It is durable already.
-            Ok((written, log.drain().map(drop)))
-        });
-        let (written, rest) = written.await?;
-        match rest {
-            Ok(()) => self.shared.clear_trouble("drain"),
-            Err(error) => self.shared.set_failed("drain", &error.into()),
+        if let Some(attached) = self.shared.spec.attached.as_ref().filter(|attached| !attached.detached) {
+            return Err(Error::Attached { id: self.id().clone(), database: attached.database.clone() });
         }
-        Ok(written)
+        let shared = Arc::clone(&self.shared);
+        self.shared
+            .share(
+                Sharing::Write,
+                move |group, _| carry(|given_up| group.write(|tx| work(tx).map_err(given_up))),
+                move |node, written| {
+                    // Of a very large transaction the rest follows in chunks. It is durable already.
+                    match node.drain_own() {
+                        Ok(()) => shared.clear_trouble("drain"),
+                        Err(error) => shared.set_failed("drain", &error),
+                    }
+                    Ok(written)
+                },
+            )
+            .await
     }
 
     /// Runs `work` with the object's database for reading.
@@ -233,31 +246,25 @@ impl<E: Env> Object<E> {
     /// A subscriber's checkpoint in this object.
     #[must_use]
     pub fn checkpoint(&self, subscriber: impl Into<String>) -> CheckpointHandle<E> {
-        CheckpointHandle { shared: Arc::clone(&self.shared), subscriber: subscriber.into() }
+        CheckpointHandle::new(Arc::clone(&self.shared), subscriber.into())
     }
 
-    /// All checkpoints, by subscriber.
+    /// All subscribers with a checkpoint, and how far each is behind.
     ///
     /// # Errors
     ///
     /// [`Error::Log`].
-    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        self.shared.run(|node| Ok(node.log().checkpoints()?)).await
+    pub async fn subscribers(&self) -> Result<Vec<Subscriber>> {
+        self.shared.run(|node| Ok(node.log().subscribers()?)).await
     }
 
     /// Begins a consumer whose effects lie in this object's database: effect and checkpoint commit together, so
-    /// each record is taken exactly once, through any crash.
+    /// each record is taken exactly once, through any crash. Events of its own effects are passed over.
     pub fn consume<F>(&self, subscriber: impl Into<String>, work: F) -> Consumer<E, F>
     where
         F: FnMut(&Tx<'_>, &[Record]) -> Result<()> + Send + 'static,
     {
-        Consumer {
-            object: self.clone(),
-            subscriber: subscriber.into(),
-            filter: Filter::ALL,
-            limit: Limit::default(),
-            work,
-        }
+        Consumer::new(self.clone(), subscriber.into(), work)
     }
 
     /// Compares the live tables of this object with a fold of its history, wherever that was folded: the first
@@ -291,7 +298,7 @@ impl<E: Env> Object<E> {
         self.shared.run(move |node| work(node.hot.log_mut())).await
     }
 
-    async fn on_owned<R: Send + 'static>(
+    pub(crate) async fn on_owned<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut cdc_log::Log) -> Result<R> + Send + 'static,
     ) -> Result<R> {
@@ -308,7 +315,9 @@ impl<E: Env> Object<E> {
 }
 
 /// Carries the caller's own error through a transaction of the log, which is rolled back because of it.
-fn carry<R>(run: impl FnOnce(&mut dyn FnMut(Error) -> cdc_log::Error) -> cdc_log::Result<R>) -> Result<R> {
+pub(crate) fn carry<R>(
+    run: impl FnOnce(&mut dyn FnMut(Error) -> cdc_log::Error) -> cdc_log::Result<R>,
+) -> Result<R> {
     let mut own = None;
     let mut given_up = |error: Error| {
         if let Error::Log(error) = error {
@@ -322,121 +331,5 @@ fn carry<R>(run: impl FnOnce(&mut dyn FnMut(Error) -> cdc_log::Error) -> cdc_log
     match (done, own) {
         (Err(_), Some(error)) => Err(error),
         (done, _) => Ok(done?),
-    }
-}
-
-/// One subscriber's checkpoint.
-#[derive(Clone, Debug)]
-pub struct CheckpointHandle<E: Env = Tokio> {
-    shared: Arc<Shared<E>>,
-    subscriber: String,
-}
-
-impl<E: Env> CheckpointHandle<E> {
-    /// The checkpoint, if it was ever saved.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Log`].
-    pub async fn get(&self) -> Result<Option<Checkpoint>> {
-        let subscriber = self.subscriber.clone();
-        self.shared.run(move |node| Ok(node.log().checkpoint(&subscriber)?)).await
-    }
-
-    /// Saves how far the subscriber has come. It only goes forwards.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Log`] with `CheckpointBackwards` or `BeyondTail`.
-    pub async fn save(&self, cursor: Cursor) -> Result<Checkpoint> {
-        self.save_as(cursor, Save::Advance).await
-    }
-
-    /// Sets it anywhere and raises its revision.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Log`] with `BeyondTail`.
-    pub async fn force(&self, cursor: Cursor) -> Result<Checkpoint> {
-        self.save_as(cursor, Save::Force).await
-    }
-
-    async fn save_as(&self, cursor: Cursor, save: Save) -> Result<Checkpoint> {
-        let subscriber = self.subscriber.clone();
-        self.shared
-            .run(move |node| {
-                let log = node.hot.log_mut();
-                Ok(log.transact(|log| log.save_checkpoint(&subscriber, cursor, None, save))?)
-            })
-            .await
-    }
-
-    /// Forgets it. Gives whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Log`].
-    pub async fn remove(&self) -> Result<bool> {
-        let subscriber = self.subscriber.clone();
-        self.shared
-            .run(move |node| Ok(node.hot.log_mut().transact(|log| log.remove_checkpoint(&subscriber))?))
-            .await
-    }
-}
-
-/// A consumer that takes each record exactly once.
-#[derive(Debug)]
-#[must_use = "a consumer does nothing until it is run"]
-pub struct Consumer<E: Env, F> {
-    object: Object<E>,
-    subscriber: String,
-    filter: Filter,
-    limit: Limit,
-    work: F,
-}
-
-impl<E: Env, F> Consumer<E, F>
-where
-    F: FnMut(&Tx<'_>, &[Record]) -> Result<()> + Send + 'static,
-{
-    /// Only records that pass this filter.
-    pub fn filter(mut self, filter: Filter) -> Self {
-        self.filter = filter;
-        self
-    }
-
-    /// At most this many records in one transaction.
-    pub const fn batch_size(mut self, records: usize) -> Self {
-        self.limit.records = records;
-        self
-    }
-
-    /// Consumes until the end of the log. Gives the cursor reached.
-    ///
-    /// # Errors
-    ///
-    /// What the work returns; the checkpoint stays before that batch, and it comes again.
-    pub async fn run(self) -> Result<Cursor> {
-        let Self { object, subscriber, filter, limit, work } = self;
-        let work = Arc::new(std::sync::Mutex::new(work));
-        loop {
-            let (subscriber, filter, work) = (subscriber.clone(), filter.clone(), Arc::clone(&work));
-            let cursor = object
-                .on_owned(move |log| {
-                    let mut work = work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let done = carry(|given_up| {
-                        log.consume(&subscriber, limit, &filter, |tx, records| {
-                            work(tx, records).map_err(given_up)
-                        })
-                    })?;
-                    let at =
-                        log.checkpoint(&subscriber)?.map_or(Cursor::START, |checkpoint| checkpoint.cursor);
-                    Ok((done.is_none(), at))
-                })
-                .await?;
-            if let (true, cursor) = cursor {
-                return Ok(cursor);
-            }
-        }
     }
 }

@@ -1,6 +1,6 @@
 use cdc_iceberg::Status as ArchiveStatus;
 use cdc_log::{Limit, Log, Save};
-use cdc_model::{Checkpoint, Cursor, Filter, ObjectId, Record, Sequence, Timestamp};
+use cdc_model::{Checkpoint, Cursor, FenceToken, Filter, ObjectId, Record, Sequence, Subscriber, Timestamp};
 use cdc_net::{Env, Tokio};
 use cdc_relay::Outbound;
 use cdc_replay::{Folded, Replay, ReplayBatch, Until};
@@ -141,27 +141,42 @@ impl<E: Env> Reader<E> {
         }
     }
 
-    /// All checkpoints, by subscriber.
+    /// All subscribers with a checkpoint, and how far each is behind.
     ///
     /// # Errors
     ///
     /// [`Error::Log`](crate::Error::Log).
-    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        self.on_log(|log| Ok(log.checkpoints()?)).await
+    pub async fn subscribers(&self) -> Result<Vec<Subscriber>> {
+        self.on_log(|log| {
+            log.refresh()?;
+            Ok(log.subscribers()?)
+        })
+        .await
     }
 
     /// Saves a subscriber's checkpoint.
     ///
     /// # Errors
     ///
-    /// [`Error::Log`](crate::Error::Log) with `CheckpointBackwards` or `BeyondTail`.
-    pub async fn save_checkpoint(&self, subscriber: &str, cursor: Cursor, save: Save) -> Result<Checkpoint> {
+    /// [`Error::Log`](crate::Error::Log) with `CheckpointBackwards`, `CheckpointMoved`, `CheckpointFenced` or
+    /// `BeyondTail`.
+    pub async fn save_checkpoint(&self, subscriber: &str, save: Save) -> Result<Checkpoint> {
         let subscriber = subscriber.to_owned();
         self.on_log(move |log| {
             log.refresh()?;
-            Ok(log.transact(|log| log.save_checkpoint(&subscriber, cursor, None, save))?)
+            Ok(log.transact(|log| log.save_checkpoint(&subscriber, &save))?)
         })
         .await
+    }
+
+    /// Takes a subscriber's checkpoint over: who had it before, or has no token, saves it no more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log).
+    pub async fn take_over(&self, subscriber: &str) -> Result<FenceToken> {
+        let subscriber = subscriber.to_owned();
+        self.on_log(move |log| Ok(log.transact(|log| log.take_over(&subscriber))?)).await
     }
 
     /// Forgets a subscriber's checkpoint. Gives whether there was one.

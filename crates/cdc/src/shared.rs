@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use cdc_log::Group;
 use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant, reached};
 use cdc_net::Env;
-use tokio::sync::watch;
+use cdc_relay::Stages;
+use tokio::sync::{oneshot, watch};
 
 use crate::handles::{Handles, LastUse};
 use crate::lane::Lane;
 use crate::node::{Closing, Hot, Keeper, Node, Slot, Usage};
 use crate::registry::ObjectSpec;
+use crate::sharing::{Member, Share, Sharing, run_together};
 use crate::uplink::chain;
 use crate::{Error, Result};
 
@@ -21,7 +24,7 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) spec: ObjectSpec,
     /// How many ancestors it has here. What the link hears of its ancestors comes later.
     pub(crate) depth: usize,
-    pub(crate) lane: Lane<Slot, E>,
+    pub(crate) lane: Lane<Slot, E, Box<dyn Member>>,
     handles: Arc<Handles<E>>,
     pub(crate) last_use: LastUse,
     pub(crate) env: E,
@@ -102,7 +105,7 @@ impl<E: Env> Shared<E> {
         let waits_for_stages = node.waits_for_stages();
         let zero = || watch::Sender::new(Sequence::ZERO);
         let shared = Arc::new_cyclic(|keeper: &Weak<Self>| Self {
-            lane: Lane::new(Slot::new(node, Box::new(Weak::clone(keeper))), env.clone()),
+            lane: Lane::sharing(Slot::new(node, Box::new(Weak::clone(keeper))), env.clone(), run_together),
             handles,
             last_use: LastUse::default(),
             spec,
@@ -150,17 +153,38 @@ impl<E: Env> Shared<E> {
         self.lane
             .run(move |slot| {
                 let node = slot.node(usage)?;
-                if !mutant!("poisoned-log-not-reopened") {
-                    node.hot.log_mut().recover()?;
-                }
+                node.recover()?;
                 let done = job(node);
-                advance(&shared.sendable, node.sendable());
-                if advance(&shared.tail, node.log().tail()) {
-                    shared.update_settled();
-                }
+                shared.tell_tail(node);
                 done
             })
             .await?
+    }
+
+    /// Runs `work` in a transaction that it shares with what waits beside it, and `then` once that has committed.
+    pub(crate) async fn share<R: Send + 'static, S: Send + 'static>(
+        self: &Arc<Self>,
+        kind: Sharing,
+        work: impl FnOnce(&mut Group<'_, '_>, Option<&Stages>) -> Result<R> + Send + 'static,
+        then: impl FnOnce(&mut Node, R) -> Result<S> + Send + 'static,
+    ) -> Result<S> {
+        let (way, done) = oneshot::channel();
+        let shared = Arc::clone(self);
+        let then = move |node: &mut Node, done| {
+            let done = then(node, done);
+            shared.tell_tail(node);
+            done
+        };
+        self.lane.join(Box::new(Share { kind, work: Some(work), then, done: None, way }));
+        done.await.ok().ok_or(Error::ShutDown)?
+    }
+
+    /// Whoever waits for the tail hears of it.
+    fn tell_tail(&self, node: &Node) {
+        advance(&self.sendable, node.sendable());
+        if advance(&self.tail, node.log().tail()) {
+            self.update_settled();
+        }
     }
 
     /// Opens the files of the object again.
@@ -203,7 +227,7 @@ impl<E: Env> Shared<E> {
     }
 
     /// Gives the object its stages; see [`Node::set_stages`].
-    pub(crate) async fn set_stages(self: &Arc<Self>, stages: cdc_relay::Stages) -> Result<()> {
+    pub(crate) async fn set_stages(self: &Arc<Self>, stages: Stages) -> Result<()> {
         self.run(move |node| node.set_stages(stages)).await?;
         self.clear_trouble("stages");
         Ok(())

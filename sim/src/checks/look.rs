@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
+use super::transactions::check_transaction;
 use crate::documents::Fact;
 use crate::failure::{Broken, ensure};
-use crate::oracle::{Class, Held, KeptBack, Oracle, Row, Shown, number, row_hash};
+use crate::oracle::{Burst, Class, Held, KeptBack, Oracle, Row, Shown, number, row_hash};
 use crate::rows::{self, LogRow};
-use crate::workload::{COUNTS, REJECTED, TABLES};
+use crate::workload::{BURSTS, COUNTS, ECHOES, REJECTED, TABLES};
 
 /// Readers that are kept open at the same time.
 const READERS_MAX: usize = 8_192;
@@ -121,6 +122,10 @@ impl Looks {
             }
             ensure(seen == written || waits, "captured or not written", || {
                 format!("object {at}: its log shows {seen} of {written} changes that were committed")
+            })?;
+            let lost = oracle.known(at).bursts.iter().find(|(_, burst)| **burst == Burst::Written);
+            ensure(lost.is_none(), "captured or not written", || {
+                format!("object {at}: its log does not show the document {lost:?} that was committed")
             })?;
         } else {
             oracle.dirty.insert(at);
@@ -237,11 +242,11 @@ impl Looks {
         };
         let place = oracle.place(at);
         let kept_back = match class {
-            Class::Emitted if place.filters => Some(KeptBack::Filtered),
+            Class::Emitted | Class::Echo if place.filters => Some(KeptBack::Filtered),
             Class::Captured if place.rejects && is_rejected(&rows::fact(&row.body)?) => {
                 Some(KeptBack::DeadLettered)
             }
-            Class::Schema | Class::Captured | Class::Emitted | Class::Counted => None,
+            Class::Schema | Class::Captured | Class::Emitted | Class::Counted | Class::Echo => None,
         };
         Ok(Some(Row { class, kept_back, ..seen }))
     }
@@ -290,6 +295,7 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
     if let Fact::Change { collection, document, before, .. } = &fact {
         class = match collection.as_str() {
             COUNTS => Class::Counted,
+            ECHOES => Class::Echo,
             name if TABLES.contains(&name) => Class::Captured,
             _ => Class::Emitted,
         };
@@ -302,6 +308,22 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
             let known = oracle.known(at);
             known.counted.apply(&fact);
             known.shown.insert(row.sequence, Shown::Found(fact));
+        } else if class == Class::Echo {
+            let is_new = oracle.known(at).echoed.insert(document.clone());
+            let is_rewound = oracle.is_rewound(at);
+            ensure(is_new || is_rewound, "effect and checkpoint commit together", || {
+                format!(
+                    "object {at}: row {} was caused by what had its effect before: {fact:?}",
+                    row.sequence
+                )
+            })?;
+            oracle.known(at).shown.insert(row.sequence, Shown::Found(fact));
+        } else if collection == BURSTS {
+            let may_be = oracle.burst_shown(at, document);
+            ensure(may_be, "all of a transaction or nothing", || {
+                format!("object {at}: row {} was given up or is there twice: {fact:?}", row.sequence)
+            })?;
+            oracle.known(at).shown.insert(row.sequence, Shown::Found(fact));
         } else if let Some(documents) = &mut oracle.known(at).loose {
             let known = documents.get(collection, document).cloned();
             documents.apply(&fact);
@@ -323,6 +345,8 @@ fn own_row(oracle: &mut Oracle, at: usize, row: &LogRow) -> Result<Row, Broken> 
             ensure(Some(&fact) == meant, PROMISE, || {
                 format!("object {at}: row {} is {fact:?}, written was {meant:?}", row.sequence)
             })?;
+            check_transaction(oracle, at, row)?;
+            let known = oracle.known(at);
             known.shown.insert(row.sequence, Shown::Written(known.own_seen));
             known.own_seen += 1;
         }

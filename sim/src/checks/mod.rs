@@ -10,3 +10,4 @@ mod settled;
 pub(crate) use settled::{Above, Claim, check_settled};
 mod tables;
 pub(crate) use tables::Tables;
+mod transactions;

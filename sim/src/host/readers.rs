@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use cdc::{Env, Object};
+use cdc::{Change, Env, FenceToken, Object};
 use futures_util::TryStreamExt as _;
 
 use super::{Host, lock};
+use crate::failure::ensure;
 use crate::oracle::Oracle;
+use crate::workload::ECHOES;
 
 /// The stream of random numbers of those who read along.
 const READERS: usize = usize::MAX / 2;
@@ -39,6 +41,11 @@ impl Readers {
     }
 }
 
+/// Of a hundred rounds of a consumer, in how many another takes its checkpoint over.
+const TAKES_OVER_PERCENT: u64 = 5;
+
+const FENCED: &str = "who was fenced saves nothing";
+
 /// One document of a fold.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FoldedDocument {
@@ -62,10 +69,21 @@ impl Host {
             let (mut random, ours) = (self.random.branch(usize::MAX - at), env.clone());
             let oracle = Arc::clone(&self.oracle);
             env.spawn(async move {
+                let mut token = None;
                 loop {
                     ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
+                    if token.is_none() || random.chance(TAKES_OVER_PERCENT) {
+                        let Ok(newer) = object.checkpoint(SUBSCRIBER).take_over().await else { continue };
+                        if let Some(older) = token.replace(newer) {
+                            let consumed = consume(&object, older).await;
+                            lock(&oracle).note(ensure(consumed.is_err(), FENCED, || {
+                                format!("object {at}: with a token that is none any more came {consumed:?}")
+                            }));
+                        }
+                    }
+                    let Some(token) = token else { continue };
                     // What fails comes again with the next round.
-                    drop(consume(&object).await);
+                    drop(consume(&object, token).await);
                     lock(&oracle).dirty.insert(at);
                 }
             });
@@ -94,16 +112,23 @@ impl Host {
     }
 }
 
-async fn consume<E: Env>(object: &Object<E>) -> cdc::Result<()> {
+/// What a consumer takes has a row in a table that is not captured, and the newest of a batch a document: an event that
+/// it caused itself, and does not take.
+async fn consume<E: Env>(object: &Object<E>, token: FenceToken) -> cdc::Result<()> {
     let consumer = object.consume(SUBSCRIBER, |tx, records| {
         for record in records {
             let (own, source) = (record.sequence.as_i64(), record.origin.source().as_str());
             let values = cdc::params![own, source, record.origin_sequence.as_i64()];
             tx.execute("INSERT INTO effects VALUES (?1, ?2, ?3)", values)?;
         }
-        Ok(())
+        // One that took its own would not end: what it is given is an echo then, and has none.
+        let newest = records.iter().rev().find(|record| !record.body.as_str().contains(ECHOES));
+        newest.map_or(Ok(()), |newest| {
+            let echo = Change::insert(ECHOES, &newest.sequence.to_string(), &newest.origin_sequence);
+            Ok(tx.emit(&echo?)?)
+        })
     });
-    consumer.batch_size(7).run().await.map(drop)
+    consumer.token(token).batch_size(7).run().await.map(drop)
 }
 
 /// Reads some batches after the cursor that was kept.

@@ -3,17 +3,33 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cdc::{Env, Object};
+use cdc::{Change, Env, LogError, Object};
+use futures_util::future::join_all;
 
 use super::{Host, lock};
 use crate::application::Application;
-use crate::workload::{ON_PURPOSE, Transaction};
+use crate::workload::{BURSTS, ON_PURPOSE, Transaction};
 
 /// The stream of random numbers of what applications write before an engine is there.
 const UNSEEN: usize = usize::MAX / 7;
 
 /// Transactions of that kind in one life, at most.
 const UNSEEN_MAX: u64 = 4;
+
+/// Of a hundred transactions, how many have others beside them at the same time.
+const BURST_PERCENT: u64 = 15;
+
+/// So many at most.
+const BESIDE_MAX: u64 = 6;
+
+/// Whether a write committed, if anybody knows.
+fn committed(written: &cdc::Result<()>) -> Option<bool> {
+    match written {
+        Ok(()) => Some(true),
+        Err(cdc::Error::Log(LogError::GivenUp { reason })) if reason == ON_PURPOSE => Some(false),
+        Err(_) => None,
+    }
+}
 
 impl Host {
     pub(super) fn start_writers<E: Env>(
@@ -58,16 +74,27 @@ impl Host {
                 self.write_attached(*at, application, transaction).await;
                 continue;
             }
-            let written = object.write(move |tx| Ok(transaction.run(tx)?)).await;
-            let committed = match written {
-                Ok(()) => Some(true),
-                Err(cdc::Error::Log(cdc::LogError::GivenUp { reason })) if reason == ON_PURPOSE => {
-                    Some(false)
-                }
-                Err(_) => None,
-            };
-            lock(&self.oracle).ended(*at, committed);
+            let beside = if random.chance(BURST_PERCENT) { random.between(1, BESIDE_MAX) } else { 0 };
+            let beside = (0..beside).map(|_| self.write_beside(*at, object, random.chance(20)));
+            let written = object.write(move |tx| Ok(transaction.run(tx)?));
+            // Polled in this order, each in its turn: they wait in the object's queue together.
+            let (written, _) =
+                futures_util::future::join(written, join_all(beside.collect::<Vec<_>>())).await;
+            lock(&self.oracle).ended(*at, committed(&written));
         }
+    }
+
+    /// Writes one document, or gives it up.
+    async fn write_beside<E: Env>(&self, at: usize, object: &Object<E>, gives_up: bool) {
+        let id = lock(&self.oracle).begin_burst(at);
+        let document = Change::insert(BURSTS, &id, &at);
+        let written = object.write(move |tx| {
+            tx.emit(&document?)?;
+            let on_purpose = LogError::GivenUp { reason: ON_PURPOSE.to_owned() };
+            if gives_up { Err(on_purpose.into()) } else { Ok(()) }
+        });
+        let written = written.await;
+        lock(&self.oracle).burst_ended(at, &id, committed(&written));
     }
 
     async fn write_attached<E: Env>(

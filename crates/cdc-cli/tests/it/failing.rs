@@ -64,6 +64,8 @@ fn a_position_past_the_end_or_a_step_back_is_refused() {
         "checkpoint set app.db billing three",
         "checkpoint set app.db billing 3",
         "checkpoint set app.db billing 2",
+        "checkpoint set app.db billing 5 --if-at 2",
+        "checkpoint set app.db billing 4 --token 0123456789abcdef0123456789abcdef",
         "replay app.db --operation upsert",
     ]));
 }

@@ -111,6 +111,7 @@ fn every_command_prints_for_programs() {
         "fold app.db -o json",
         "checkpoint set app.db billing 4",
         "checkpoint set app.db billing 2 --force",
+        "checkpoint set app.db billing 3 --if-at 2 --metadata {\"shard\":1}",
         "checkpoint get app.db billing",
         "checkpoint ls app.db -o json",
         "checkpoint rm app.db billing",

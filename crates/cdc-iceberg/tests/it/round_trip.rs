@@ -95,7 +95,7 @@ fn row() -> impl Strategy<Value = (String, String)> {
 struct Extras {
     version: Option<u32>,
     tag: Option<Tag>,
-    transaction: Option<(String, u32)>,
+    transaction: Option<(String, u32, Option<String>)>,
     correlation: Option<String>,
     derived: Option<u64>,
     paths: Vec<String>,
@@ -111,7 +111,7 @@ fn extras() -> impl Strategy<Value = Extras> {
     (
         prop::option::of(0..i32::MAX.unsigned_abs()),
         prop::option::of(tag),
-        prop::option::of((text(), any::<u32>())),
+        prop::option::of((text(), any::<u32>(), prop::option::of(text()))),
         prop::option::of(text()),
         prop::option::of(1..u64::MAX / 2),
         prop::collection::vec(text(), 0..3),
@@ -151,8 +151,10 @@ fn body() -> impl Strategy<Value = Body> {
             }
             change.schema_version = extras.version;
             change.tag = extras.tag.clone();
-            change.transaction =
-                extras.transaction.clone().map(|(id, index)| Transaction { id, index, count: index });
+            change.transaction = extras.transaction.clone().map(|(id, index, said)| {
+                let metadata = said.map(|said| serde_json::json!({ "said": [said, 1.5] }));
+                Box::new(Transaction { id, index, count: index, metadata })
+            });
             change.correlation_id = extras.correlation.as_deref().map(Into::into);
             change.derived_from = extras.derived.map(|sequence| DerivedFrom {
                 source: acme(),

@@ -15,7 +15,6 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowHead {
     pub(crate) seq: i64,
-    pub(crate) timestamp: i64,
     pub(crate) table: i64,
     pub(crate) nonce: i64,
 }

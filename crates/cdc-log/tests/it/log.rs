@@ -1,19 +1,17 @@
 //! The log by itself: appending, reading, checkpoints, marks, and what a failed transaction leaves.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use cdc_log::{Emit, Error, Limit, Link, Log, Save, Tables};
 use cdc_model::{
-    Body, ChangeBody, Cursor, Digest, Epoch, Filter, Mark, ObjectId, Operation, Origin, Position, Record,
-    Sequence, Timestamp,
+    Body, ChangeBody, Digest, Epoch, Mark, ObjectId, Operation, Origin, Position, Record, Sequence, Timestamp,
 };
 use rusqlite::Connection;
 use serde_json::json;
 
 use crate::witness::{clock, folder, id};
 
-fn body(n: u64, bytes: usize) -> Body {
+pub(crate) fn body(n: u64, bytes: usize) -> Body {
     let after =
         serde_json::value::RawValue::from_string(format!("{{\"n\":{n},\"x\":\"{}\"}}", "x".repeat(bytes)))
             .unwrap();
@@ -22,31 +20,36 @@ fn body(n: u64, bytes: usize) -> Body {
     body.to_body()
 }
 
-fn child() -> ObjectId {
+pub(crate) fn child() -> ObjectId {
     "https://crm.headless.ly/acme/child".parse().unwrap()
 }
 
-fn open(path: &std::path::Path) -> Log {
+pub(crate) fn open(path: &std::path::Path) -> Log {
     Log::open(path, &id(), &clock()).unwrap()
 }
 
-/// A log of `n` records, every third of them forwarded.
-fn filled(path: &std::path::Path, n: u64) -> Log {
-    let mut log = open(path);
+/// What a child sends of its own.
+pub(crate) fn forwarded(number: u64) -> Record {
     let origin = Origin::new(child(), Epoch { number: 3, nonce: 7 }, vec![child()]);
+    Record {
+        sequence: Sequence::new(number * 10),
+        timestamp: Timestamp::new(5),
+        epoch: origin.epoch(),
+        origin,
+        origin_sequence: Sequence::new(number * 10),
+        origin_timestamp: Timestamp::new(5),
+        body: body(number, 10),
+    }
+}
+
+/// A log of `n` records, every third of them forwarded.
+pub(crate) fn filled(path: &std::path::Path, n: u64) -> Log {
+    let mut log = open(path);
     log.transact(|log| {
         for number in 1..=n {
             if number % 3 == 0 {
-                let record = Record {
-                    sequence: Sequence::new(number * 10),
-                    timestamp: Timestamp::new(5),
-                    epoch: origin.epoch(),
-                    origin: Arc::clone(&origin),
-                    origin_sequence: Sequence::new(number * 10),
-                    origin_timestamp: Timestamp::new(5),
-                    body: body(number, 10),
-                };
-                log.append_forwarded(&record, &origin, Timestamp::new(1000))?;
+                let record = forwarded(number);
+                log.append_forwarded(&record, &record.origin, Timestamp::new(1000))?;
             } else {
                 log.append(Timestamp::new(i64::try_from(number).unwrap()), body(number, 10))?;
             }
@@ -164,34 +167,6 @@ fn verify_finds_every_kind_of_damage() {
 }
 
 #[test]
-fn a_checkpoint_advances_keeps_what_is_not_given_and_goes_back_only_by_force() {
-    let folder = folder();
-    let path = folder.path().join("log");
-    let mut log = filled(&path, 20);
-    let at = |n: u64| Cursor { sequence: Sequence::new(n), timestamp: Timestamp::new(1), epoch: None };
-    let first =
-        log.transact(|log| log.save_checkpoint("s", at(5), Some(json!({"k": [1]})), Save::Advance)).unwrap();
-    assert_eq!((first.revision, first.cursor.epoch), (0, Some(log.epoch())));
-    let second = log.transact(|log| log.save_checkpoint("s", at(9), None, Save::Advance)).unwrap();
-    assert_eq!((second.created_at, &second.metadata), (first.created_at, &first.metadata));
-    let back = log.transact(|log| log.save_checkpoint("s", at(4), None, Save::Advance));
-    assert!(
-        matches!(back, Err(Error::CheckpointBackwards { at, to, .. }) if (at, to) == (Sequence::new(9), Sequence::new(4)))
-    );
-    let beyond = log.transact(|log| log.save_checkpoint("s", at(21), None, Save::Force));
-    assert!(matches!(beyond, Err(Error::BeyondTail { .. })));
-    let forced = log.transact(|log| log.save_checkpoint("s", at(4), Some(json!(null)), Save::Force)).unwrap();
-    assert_eq!((forced.revision, &forced.metadata), (1, &Some(json!(null))));
-    drop(log);
-    let mut log = open(&path);
-    assert_eq!(log.checkpoint("s").unwrap(), Some(forced.clone()));
-    assert_eq!(log.checkpoints().unwrap(), [forced]);
-    assert!(log.transact(|log| log.remove_checkpoint("s")).unwrap());
-    assert!(!log.transact(|log| log.remove_checkpoint("s")).unwrap());
-    assert_eq!(log.checkpoint("s").unwrap(), None);
-}
-
-#[test]
 fn a_failed_transaction_leaves_nothing_and_a_good_one_survives_reopening() {
     let folder = folder();
     let path = folder.path().join("log");
@@ -203,7 +178,7 @@ fn a_failed_transaction_leaves_nothing_and_a_good_one_survives_reopening() {
         log.append(Timestamp::ZERO, body(11, 1))?;
         log.set_origin_mark(&child(), epoch, Sequence::new(7))?;
         log.set_link(&child(), &link)?;
-        log.save_checkpoint("s", cursor, None, Save::Advance)?;
+        log.save_checkpoint("s", &Save::at(cursor))?;
         log.set_stage_state("stage", "key", Some("value"))?;
         log.set_verdict(Sequence::new(3), "filtered")?;
         log.add_dead_letter(Sequence::new(4), "stage", "why")?;
@@ -255,7 +230,7 @@ fn a_failed_transaction_leaves_nothing_and_a_good_one_survives_reopening() {
     log.verify().unwrap();
 }
 
-fn owned(path: &std::path::Path) -> Log {
+pub(crate) fn owned(path: &std::path::Path) -> Log {
     let mut log = open(path);
     log.write(|tx| {
         tx.execute_batch(
@@ -471,34 +446,4 @@ fn emitted_documents_are_kept_as_they_are() {
     assert_eq!(log.verify().unwrap().0.broken_chains, 0);
     let refused = Emit::insert("c", "1", &f64::NAN).map(|_| ());
     refused.unwrap();
-}
-
-#[test]
-fn a_consumer_takes_every_record_exactly_once() {
-    let folder = folder();
-    let mut log = owned(&folder.path().join("log"));
-    log.write(|tx| tx.execute_batch("CREATE TABLE sums(n)")).unwrap();
-    for n in 0..30 {
-        log.write(|tx| tx.execute("INSERT INTO t VALUES (?1, ?1)", [n])).unwrap();
-    }
-    let limit = Limit { records: 4, bytes: usize::MAX };
-    let (mut taken, mut calls) = (0, 0);
-    loop {
-        calls += 1;
-        let done = log.consume("s", limit, &Filter::default(), |_, records| {
-            if calls % 3 == 0 {
-                Err(Error::GivenUp { reason: "a test".to_owned() })
-            } else {
-                Ok(records.len())
-            }
-        });
-        match done {
-            Ok(Some((_, records))) => taken += records,
-            Ok(None) => break,
-            Err(Error::GivenUp { .. }) => {}
-            Err(other) => panic!("{other:?}"),
-        }
-    }
-    // Schema records do not pass the default filter.
-    assert_eq!(taken, 30);
 }

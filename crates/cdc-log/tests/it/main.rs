@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod bypasses;
+mod checkpoints;
 mod comparisons;
 mod differential;
 mod drains;
@@ -20,6 +21,7 @@ mod foreign;
 mod formats;
 mod found;
 mod full_disk;
+mod groups;
 mod indexes;
 mod kills;
 mod kills_under_load;
@@ -30,5 +32,6 @@ mod restores;
 mod rot;
 mod statements;
 mod tables;
+mod transactions;
 mod twins;
 mod witness;

@@ -221,7 +221,7 @@ fn insert(random: &mut Random, table: &Table, features: Features) -> Statement {
     if columns.len() < 100 && random.one_in(3) {
         columns.retain(|_| !random.one_in(3));
     }
-    if let Some(rowid) = table.rowid.as_deref().filter(|_| random.one_in(4)) {
+    if let Some(rowid) = table.rowid.filter(|_| random.one_in(4)) {
         columns.push((rowid, KEY));
     }
     if columns.is_empty() {

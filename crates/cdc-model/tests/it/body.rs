@@ -1,4 +1,7 @@
-use cdc_model::{Body, ChangeBody, Error, Operation, ValueRef, push_json_string};
+use cdc_model::{
+    Body, ChangeBody, Epoch, Error, Operation, Sequence, Tag, Timestamp, Transaction, ValueRef,
+    push_json_string,
+};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -38,6 +41,32 @@ proptest! {
         prop_assert_eq!(columns.before.as_deref(), Some(full.get()));
         prop_assert_eq!(&columns.to_body().unwrap(), &body);
         prop_assert_eq!(Body::parse(body.as_str()).unwrap(), body);
+    }
+
+    #[test]
+    fn a_change_within_a_transaction_is_what_it_would_have_been_written_as(
+        collection in any::<String>(), document_id in any::<String>(), tag in 0..4_usize, version in any::<Option<u32>>(),
+        own_correlation in any::<Option<String>>(), correlation in any::<Option<String>>(),
+        metadata in any::<Option<String>>(), is_joint in any::<bool>(), after in any::<String>(),
+    ) {
+        let after = RawValue::from_string(serde_json::to_string(&after).unwrap()).unwrap();
+        let mut change = ChangeBody::new(Operation::Insert, collection, document_id);
+        change.after = Some(&after);
+        change.schema_version = version;
+        let window = Tag::Aggregate { from: Timestamp::ZERO, to: Timestamp::new(1) };
+        change.tag = [None, Some(Tag::Snapshot), Some(Tag::Mapped), Some(window)][tag].clone();
+        change.correlation_id = own_correlation.map(Into::into);
+        let alone = change.to_body();
+        let metadata = metadata.map(|text| serde_json::json!({ "of": [text, "\"},{"] }));
+        let transaction = is_joint.then(|| Transaction {
+            id: Transaction::id_at(Epoch { number: 1, nonce: 2 }, Sequence::new(3)), index: 0, count: 2, metadata,
+        });
+        let joint = alone.within(transaction.as_ref(), correlation.as_deref());
+        change.transaction = transaction.map(Box::new);
+        change.correlation_id = change.correlation_id.or(correlation.map(Into::into));
+        prop_assert_eq!(&joint, &change.to_body());
+        prop_assert_eq!(&joint.columns().unwrap().to_body().unwrap(), &joint);
+        prop_assert_eq!(Body::parse(joint.as_str()).unwrap(), joint);
     }
 
     #[test]

@@ -27,7 +27,8 @@ fn shapes() -> Vec<(&'static str, Record)> {
     updated.was = Some(&was);
     updated.after = Some(&row);
     updated.changed_fields = Some(vec!["tier".into()]);
-    updated.transaction = Some(Transaction { id: "1-7".to_owned(), index: 1, count: 2 });
+    updated.transaction =
+        Some(Box::new(Transaction { id: "1-7".to_owned(), index: 1, count: 2, metadata: None }));
     let mut deleted = base(Operation::Delete);
     deleted.before = Some(&document);
     deleted.correlation_id = Some("trace-1".into());
@@ -36,6 +37,13 @@ fn shapes() -> Vec<(&'static str, Record)> {
     aggregate.tag = Some(Tag::Aggregate { from: Timestamp::new(0), to: Timestamp::new(3_600_000) });
     aggregate.derived_from =
         Some(DerivedFrom { source: id("https://a.b/c"), epoch: epoch(), sequence: Sequence::new(9) });
+    let transaction = Transaction {
+        id: Transaction::id_at(epoch(), Sequence::new(7)),
+        index: 0,
+        count: 1,
+        metadata: Some(json!({ "user": "ada", "amount": 1.5 })),
+    };
+    let described = inserted.to_body().within(Some(&transaction), Some("trace-2"));
     let columns = vec![
         SchemaColumn { name: "id".to_owned(), declared_type: "INTEGER".to_owned(), key: Some(1) },
         SchemaColumn { name: "tier".to_owned(), declared_type: String::new(), key: None },
@@ -57,6 +65,7 @@ fn shapes() -> Vec<(&'static str, Record)> {
         ("delete-forwarded", forwarded),
         ("aggregate", record(5, &own(), aggregate.to_body())),
         ("schema", record(6, &own(), schema)),
+        ("described", record(7, &own(), described)),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cdc_model::{Answer, ObjectId, Refusal, Sequence};
+use cdc_model::{Answer, ObjectId};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
@@ -272,13 +272,7 @@ async fn read(
     };
     match failure {
         // The object never saw the request, so nothing but the refusal is said.
-        Failure::Busy => Ok(Answer {
-            mark: None,
-            settled: Sequence::ZERO,
-            generation: 0,
-            ancestors: Vec::new(),
-            refusal: Some(Refusal::Busy),
-        }),
+        Failure::Busy => Ok(Answer::busy()),
         Failure::UnknownObject { .. } => {
             Err(unreachable(to, format!("{address} does not serve it, or not yet")))
         }

@@ -78,6 +78,38 @@ async fn a_write_that_fails_leaves_nothing_and_gives_the_callers_own_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_of_a_transaction_is_read_back_from_the_roots_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let cdc = open(folder.path()).await;
+    let (root, tenants) = family(&cdc).await;
+    let said = serde_json::json!({ "user": "ada" });
+    let ours = said.clone();
+    let write = tenants[0].write(move |tx| {
+        tx.correlate("request-1")?;
+        tx.metadata(&ours)?;
+        tx.execute("INSERT INTO customers VALUES (1, 'Ada', 'free')", [])?;
+        Ok(tx.emit(&cdc::Change::insert("notes", "n", &1)?)?)
+    });
+    write.await.unwrap();
+    tenants[0].settle().await.unwrap();
+    let archived = root.reader().await.unwrap().archive_status().await.unwrap().unwrap();
+    let watermark = archived.watermark.unwrap().sequence;
+    let mut records = everything(&root).await;
+    records.retain(|record| record.sequence <= watermark);
+    let events = records.iter().filter_map(|record| record.event::<serde_json::Value>().unwrap());
+    let told: Vec<_> =
+        events.map(|event| (event.correlation_id.unwrap(), event.transaction.unwrap())).collect();
+    assert_eq!(told.len(), 2);
+    for ((correlation, transaction), index) in told.into_iter().zip(0..) {
+        assert_eq!(correlation, "request-1");
+        assert_eq!(
+            (transaction.index, transaction.count, transaction.metadata),
+            (index, 2, Some(said.clone()))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stages_filter_and_count_what_children_do_exactly_through_restarts() {
     let folder = tempfile::tempdir().unwrap();
     for round in 1..=3_u32 {

@@ -8,6 +8,7 @@ mod granting;
 mod hierarchy;
 mod remote;
 mod settings;
+mod sharing;
 
 use cdc::{Cdc, Object, Record};
 use futures_util::TryStreamExt;

@@ -66,7 +66,7 @@ pub(crate) fn change(
             )],
         ),
         11 => of("DROP INDEX", vec![format!("DROP INDEX \"made {}\"", made.saturating_sub(1))]),
-        12 => of("CREATE TRIGGER", vec![trigger(random, table, table, 1000 + made)]),
+        12 => of("CREATE TRIGGER", vec![trigger(random, features, table, table, 1000 + made)]),
         13 => of("DROP TRIGGER", vec![format!("DROP TRIGGER \"user {}\"", random.below(20))]),
         14 => alone("ANALYZE", "ANALYZE"),
         _ => alone("VACUUM", "VACUUM"),

@@ -78,7 +78,7 @@ impl Live {
         let select = |name: &String| {
             let select = format!("SELECT * FROM {}", quoted(name));
             let columns =
-                self.reader.prepare(&select).unwrap().column_names().into_iter().map(hash_name).collect();
+                self.reader.prepare(&select).unwrap().column_names().map(hash_name).collect();
             (select, columns)
         };
         self.selects = names.iter().map(select).collect();
