@@ -124,6 +124,17 @@ impl Disk {
         self.shared.state().dies_in = Some(n);
     }
 
+    /// Puts off the death that is due, for what is none of the process's doing. Gives what [`Disk::go_on_dying`] takes.
+    #[must_use]
+    pub fn put_off_dying(&self) -> Option<u64> {
+        self.shared.state().dies_in.take()
+    }
+
+    /// The death that was put off is due again.
+    pub fn go_on_dying(&self, due: Option<u64>) {
+        self.shared.state().dies_in = due;
+    }
+
     /// Lets the disk die now. Until [`Disk::crash`] every call fails and nothing changes; locks can be released and
     /// files closed.
     pub fn kill(&self) {

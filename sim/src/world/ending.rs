@@ -44,7 +44,12 @@ impl<R: Runner> World<'_, R> {
 
     pub(super) fn not_open(&self) -> Option<String> {
         let count = self.paths.len();
-        (0..count).find(|object| !self.is_open(*object)).map(|object| format!("object {object} is not open"))
+        let closed = (0..count)
+            .find(|object| !self.is_open(*object))
+            .map(|object| format!("object {object} is not open"));
+        // A process without objects is asked in the end as well.
+        let down = self.processes.iter().position(|process| !process.is_up || process.orders.is_none());
+        closed.or_else(|| down.map(|host| format!("host {host} is not up")))
     }
 
     pub(super) fn not_archived(&mut self) -> Result<Option<String>, Broken> {

@@ -18,6 +18,20 @@ impl<R: Runner> World<'_, R> {
         look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<T, Broken>,
     ) -> Result<T, Broken> {
         let disk = self.process(host).disk.clone();
+        // A log that its engine has closed is opened, which makes files.
+        let due = disk.put_off_dying();
+        let done = self.without_faults(host, look);
+        disk.go_on_dying(due);
+        done
+    }
+
+    /// Does something at a process whose disk has no faults meanwhile, but may die.
+    fn without_faults<T: Default>(
+        &mut self,
+        host: usize,
+        look: impl FnOnce(&mut Looks, &mut Oracle) -> Result<T, Broken>,
+    ) -> Result<T, Broken> {
+        let disk = self.process(host).disk.clone();
         if disk.is_dead() {
             return Ok(T::default());
         }
@@ -95,7 +109,7 @@ impl<R: Runner> World<'_, R> {
         }
         let host = lock(&self.oracle).place(object).host;
         let path = self.paths.get(object).expect("an object of this world").clone();
-        match self.quietly(host, |_, _| Ok(vacuum(&path)))? {
+        match self.without_faults(host, |_, _| Ok(vacuum(&path)))? {
             None => {
                 self.count("vacuums");
                 self.note(format!("the database of object {object} is vacuumed"));
