@@ -38,7 +38,7 @@ fn schema(random: &mut Random, wide: bool) -> Vec<Table> {
                 // may be replaced by the same statement, which no trigger sees.
                 audit = tables[at].clone();
             }
-            let text = trigger(random, &tables[at], &audit, at * 10 + number);
+            let text = trigger(random, Features::CURRENT, &tables[at], &audit, at * 10 + number);
             tables[at].triggers.push(text);
         }
     }

@@ -77,8 +77,7 @@ impl Live {
         self.tables = names.iter().map(|name| Table::read(&self.reader, name)).collect();
         let select = |name: &String| {
             let select = format!("SELECT * FROM {}", quoted(name));
-            let columns =
-                self.reader.prepare(&select).unwrap().column_names().map(hash_name).collect();
+            let columns = self.reader.prepare(&select).unwrap().column_names().map(hash_name).collect();
             (select, columns)
         };
         self.selects = names.iter().map(select).collect();
