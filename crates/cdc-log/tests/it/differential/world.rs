@@ -363,6 +363,7 @@ impl Drop for World<'_> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 fn died(error: std::io::Error) -> Difference {
     Difference::new(Kind::Writer, format!("a writer died: {error}"))
 }
