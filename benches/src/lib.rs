@@ -28,7 +28,9 @@ pub use capture::{CaptureOptions, Captured, How, capture_sides};
 mod cold;
 #[cfg(feature = "engine")]
 pub use cold::{ColdRead, HotRead, cold_sides};
+#[cfg(feature = "engine")]
 mod density;
+#[cfg(feature = "engine")]
 pub use density::{DensityFigure, DensityOptions, density};
 mod drain;
 pub use drain::{BareDrain, Drain, drain_sides};
@@ -40,8 +42,6 @@ mod inbox;
 pub use inbox::{Inbox, inbox_sides};
 mod measure;
 pub use measure::{Compared, Cost, Metric, Side, Stopwatch, compare, cpu_time, cpu_time_of, timed};
-mod miss;
-pub use miss::{HandleMiss, WarmHandle, miss_sides};
 mod range;
 pub use range::{RangeRead, RangeStyle, range_sides};
 #[cfg(feature = "engine")]

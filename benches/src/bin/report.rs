@@ -48,10 +48,6 @@
 //! - `inbox-{1,100}`: batches of 100 children's events with so many origins in each: admit, plan, store with the mark of
 //!   each origin, the link's mark and the counters, a transaction per batch. Baseline: as many events of one's own
 //!   appended through the same log in the same transactions. At most 1.3 for one origin; published for a hundred.
-//! - `handle-miss`: open a log, append one event, close it, over 16 objects in turn, by wall time. Baseline: the same
-//!   append to a log that stays open, `synchronous = FULL` both. At most 10.
-//! - `hop`: one hop without transport, in batches of 100: read and cut the child's log, admit, plan, store with marks
-//!   and counters. Baseline: bare inserts of the rows that the parent stored, in the same transactions. Published.
 //! - `density-…`, only with `--density`: objects without a parent, 100 emitted events of about 300 bytes in each.
 //!   `density-memory-open` and `-used`: resident memory per object whose files are open, when it has written its events
 //!   and when single events were appended to all of them in turn; at most 0.15 MiB. `density-append-…`: wall time of these
@@ -76,7 +72,7 @@ use std::time::Duration;
 use benches::{
     AppendOptions, CaptureOptions, DensityFigure, DensityOptions, Figure, Kind, Metric, Result, Shape, Tree,
     TreeOptions, Whose, append_sides, archive_sides, capture_sides, cold_sides, compare, density,
-    drain_sides, hop_sides, inbox_sides, miss_sides, range_sides, replay_sides,
+    drain_sides, hop_sides, inbox_sides, range_sides, replay_sides,
 };
 use cdc_model::Operation;
 use clap::Parser as _;
@@ -151,7 +147,6 @@ impl Report {
         self.drain()?;
         self.hop()?;
         self.inbox()?;
-        self.miss()?;
         self.tree()
     }
 
@@ -273,15 +268,6 @@ impl Report {
                     compare(self.pick(7, 15), &mut inbox_sides(origins, self.pick(5000, 10_000))?)?;
                 self.add(Figure::of(name, &compared, (0, 1), (Kind::Cost, Metric::Cpu), bound));
             }
-        }
-        Ok(())
-    }
-
-    fn miss(&mut self) -> Result<()> {
-        if self.wants("handle-miss") {
-            let compared = compare(self.pick(7, 15), &mut miss_sides(self.pick(50, 100))?)?;
-            let how = (Kind::Cost, Metric::Wall);
-            self.add(Figure::of("handle-miss", &compared, (0, 1), how, Some(10.0)));
         }
         Ok(())
     }
