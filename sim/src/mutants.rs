@@ -82,11 +82,6 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("closed-log-left-open", "what is closed is not open", &[CLOSED]),
     mutant("second-parent-ignored", "nobody is told of a parent that is not taken", &[ONE_PARENT]),
     mutant("template-has-an-epoch", "a new log's epoch is its own", &[EPOCHS]),
-    mutant(
-        "failed-commit-closed-as-durable",
-        "what an object shows when it is opened again is on disk",
-        &[ACKED, ARRIVES, CAPTURED, ONCE, STAYS, STOPPED],
-    ),
     mutant("row-digest-not-verified", "a stored digest follows from the rows", &[ROT]),
     // Attached databases.
     mutant("capture-mark-not-moved", "the mark of a drain moves with its rows", &[CAPTURED, BEFORE]),

@@ -145,7 +145,7 @@ impl Slot {
             path: log.path().to_owned(),
             epoch: log.epoch(),
             tail: log.tail(),
-            is_durable: !log.is_poisoned() || mutant!("failed-commit-closed-as-durable"),
+            is_durable: !log.is_poisoned(),
             leaves_wal,
             memory: std::mem::take(&mut node.memory),
         });
