@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::witness::{clock, folder, id};
 
-fn body(n: u64, bytes: usize) -> Body {
+pub(crate) fn body(n: u64, bytes: usize) -> Body {
     let after =
         serde_json::value::RawValue::from_string(format!("{{\"n\":{n},\"x\":\"{}\"}}", "x".repeat(bytes)))
             .unwrap();
@@ -22,16 +22,16 @@ fn body(n: u64, bytes: usize) -> Body {
     body.to_body()
 }
 
-fn child() -> ObjectId {
+pub(crate) fn child() -> ObjectId {
     "https://crm.headless.ly/acme/child".parse().unwrap()
 }
 
-fn open(path: &std::path::Path) -> Log {
+pub(crate) fn open(path: &std::path::Path) -> Log {
     Log::open(path, &id(), &clock()).unwrap()
 }
 
 /// A log of `n` records, every third of them forwarded.
-fn filled(path: &std::path::Path, n: u64) -> Log {
+pub(crate) fn filled(path: &std::path::Path, n: u64) -> Log {
     let mut log = open(path);
     let origin = Origin::new(child(), Epoch { number: 3, nonce: 7 }, vec![child()]);
     log.transact(|log| {
@@ -57,7 +57,7 @@ fn filled(path: &std::path::Path, n: u64) -> Log {
     log
 }
 
-fn all(log: &Log) -> Vec<Record> {
+pub(crate) fn all(log: &Log) -> Vec<Record> {
     log.read(Sequence::ZERO, Limit { records: usize::MAX, bytes: usize::MAX }).unwrap()
 }
 
@@ -116,8 +116,8 @@ fn a_digest_is_stored_at_every_64th_row_and_at_both_ends_of_each_transaction() {
 fn below_the_floor_is_told_with_the_floor() {
     let folder = folder();
     let path = folder.path().join("log");
-    let log = filled(&path, 100);
-    Connection::open(&path).unwrap().execute("DELETE FROM _cdc_log WHERE sequence <= 64", []).unwrap();
+    let mut log = filled(&path, 100);
+    assert_eq!(log.prune_through(Sequence::new(64)).unwrap().records, 64);
     assert_eq!(log.floor().unwrap(), Sequence::new(65));
     let refused = log.read(Sequence::new(63), Limit::default());
     assert!(
