@@ -25,6 +25,7 @@ pub const REACHED: &[&str] = &[
     "intake.failed",
     "link.begun-later",
     "link.not-saved",
+    "log.pruned",
     "log.reopened",
     "object.opened-again",
     "table.found-by-listing",
