@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc::{
-    ArchiveSettings, AuditSettings, Cdc, Deadline, Env, HandleSettings, LinkOptions, Settings, Trouble,
+    ArchiveSettings, AuditSettings, Cdc, Deadline, Env, HandleSettings, LinkOptions, RetentionSettings,
+    Settings, Trouble,
 };
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
@@ -32,6 +33,9 @@ pub(crate) const ANSWER_TIMEOUT_MS: u64 = 400;
 
 /// Archived at the latest after this long.
 const ARCHIVE_INTERVAL_MS: u64 = 2_000;
+
+/// All logs of a process are pruned once in about this long.
+const RETENTION_SWEEP_MS: u64 = 300;
 
 /// The stream of random numbers of second archivers.
 const ARCHIVISTS: usize = usize::MAX / 5;
@@ -115,6 +119,7 @@ impl Host {
         self.start_writers(&env, &objects, applications);
         self.start_consumers(&env, &objects);
         self.start_readers(&env, &objects);
+        self.start_onlooker(&env, &objects);
         let mut archivists = self.random.branch(ARCHIVISTS);
         while let Some(order) = inbox.recv().await {
             match order {
@@ -188,6 +193,11 @@ impl Host {
             link: link(&self.options),
             handles: self.handles(),
             archive: self.storage.as_ref().map(|_| self.archive()),
+            retention: RetentionSettings {
+                max_events: self.options.retention_events,
+                sweep_ms: RETENTION_SWEEP_MS,
+                ..RetentionSettings::default()
+            },
             audit: AuditSettings { interval_ms: self.options.audit_ms, cpu_percent: 50 },
             remotes,
             ..Settings::default()

@@ -14,6 +14,7 @@ pub struct Mutant {
 const ACKED: &str = "acknowledged means durable";
 const ALONE: &str = "one engine at a time serves a project";
 const ARRIVES: &str = "what is written arrives";
+const BEHIND: &str = "rows go behind settled and every subscriber only";
 const BEFORE: &str = "before continues after";
 const BELOW: &str = "events come from below";
 const CAPTURED: &str = "captured or not written";
@@ -43,9 +44,11 @@ const READ: &str = "a replay reads what is stored";
 const REPLAYED: &str = "a replay gives each record once, in order";
 const ROT: &str = "what rots is noticed";
 const SETTLED: &str = "settled is stored at the root and archived on the way";
+const SOUND: &str = "what is sound is not called damaged";
 const STAYS: &str = "what is stored stays";
 const STOPPED: &str = "nothing sound ends stopped";
 const TOGETHER: &str = "events say of which transaction they are";
+const TOLD: &str = "below the floor is told";
 const WHOLE: &str = "all of a transaction or nothing";
 
 const fn mutant(name: &'static str, breaks: &'static str, caught_by: &'static [&'static str]) -> Mutant {
@@ -82,6 +85,10 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("closed-log-left-open", "what is closed is not open", &[CLOSED]),
     mutant("second-parent-ignored", "nobody is told of a parent that is not taken", &[ONE_PARENT]),
     mutant("template-has-an-epoch", "a new log's epoch is its own", &[EPOCHS]),
+    mutant("pruned-before-settled", "rows go once they are settled", &[BEHIND, SETTLED, STOPPED, ARRIVES]),
+    mutant("pruned-before-consumed", "rows go once every subscriber has taken them", &[BEHIND, DENSE]),
+    mutant("floor-digest-not-kept", "what is left continues what is gone", &[STOPPED, ARRIVES, SOUND]),
+    mutant("pruned-state-not-kept", "a document outlives its events", &[ARRIVES, STOPPED, SOUND]),
     mutant("row-digest-not-verified", "a stored digest follows from the rows", &[ROT]),
     // Attached databases.
     mutant("capture-mark-not-moved", "the mark of a drain moves with its rows", &[CAPTURED, BEFORE]),
@@ -152,6 +159,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("merged-manifest-not-listed", "a merge keeps every row", &[EVERY_ROW]),
     mutant("live-list-deleted", "a sweep deletes only what nothing names", &[NAMED]),
     // Replay.
+    mutant("replay-below-floor", "below the floor nothing is passed over", &[REPLAYED, TOLD]),
     mutant("cursor-read-again", "a cursor is exclusive", &[REPLAYED, READ]),
 ];
 
@@ -164,8 +172,6 @@ pub const PLANNED: &[(&str, &str)] = &[
     ("origin-mark-outside", "a second way for an event to come"),
     ("hole-taken-for-duplicate", "declared holes"),
     ("identity-copied", "templates of objects"),
-    ("pruned-before-settled", "pruning of hot rows"),
-    ("replay-below-floor", "pruning of hot rows"),
     ("fork-crossed-by-cursor", "granted epochs: a restored log has the epoch of its copy so far"),
     ("fork-record-dropped", "granted epochs"),
     ("watermark-from-property", "snapshots of other engines that do not carry the mark"),

@@ -73,6 +73,9 @@ pub struct Options {
     /// or what captures them.
     #[serde(default)]
     pub redesigned_percent: u64,
+    /// So many of the newest rows of each log stay hot once everybody has taken them; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_events: Option<u64>,
     /// How often tables are compared with logs, in milliseconds; 0 never. Applications that change their tables then
     /// write around capture as well.
     #[serde(default)]

@@ -117,16 +117,36 @@ pub(crate) fn checkpoint(file: &Connection, subscriber: &str) -> Result<u64, Bro
     Ok(file.prepare_cached(sql)?.query_row([subscriber], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
+/// The oldest row of a log.
+pub(crate) fn floor(file: &Connection) -> Result<u64, Broken> {
+    let sql = "SELECT value FROM _cdc_meta WHERE key = 'floor'";
+    Ok(file.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(1))
+}
+
+/// How far the last of those has come who save checkpoints.
+pub(crate) fn last_subscriber(file: &Connection) -> Result<Option<u64>, Broken> {
+    let sql = "SELECT min(sequence) FROM _cdc_checkpoint";
+    Ok(file.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
 /// A counter of the log.
 pub(crate) fn counter(file: &Connection, name: &str) -> Result<u64, Broken> {
     let sql = "SELECT value FROM _cdc_counter WHERE name = ?1";
     Ok(file.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
-/// The places of the rows that a stage rejected.
-pub(crate) fn dead_letters(file: &Connection) -> Result<Vec<u64>, Broken> {
-    let mut statement = file.prepare_cached("SELECT sequence FROM _cdc_dead_letter ORDER BY sequence")?;
-    let letters = statement.query_map([], |row| row.get(0))?;
+/// The rows that a stage rejected: their places, what they say and when that happened. A row that is neither in the log
+/// nor kept apart is none.
+pub(crate) fn dead_letters(file: &Connection) -> Result<Vec<(u64, String, i64)>, Broken> {
+    let sql = "SELECT letter.sequence, coalesce(row.body, parked.body), \
+               coalesce(row.origin_timestamp, parked.origin_timestamp) FROM _cdc_dead_letter letter \
+               LEFT JOIN _cdc_log row ON row.sequence = letter.sequence \
+               LEFT JOIN _cdc_parked parked ON parked.sequence = letter.sequence ORDER BY letter.sequence";
+    let mut statement = file.prepare_cached(sql)?;
+    let letters = statement.query_map([], |row| {
+        let (body, timestamp): (Option<String>, Option<i64>) = (row.get(1)?, row.get(2)?);
+        Ok((row.get(0)?, body.unwrap_or_default(), timestamp.unwrap_or_default()))
+    })?;
     Ok(letters.collect::<rusqlite::Result<_>>()?)
 }
 

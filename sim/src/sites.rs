@@ -27,6 +27,8 @@ pub const REACHED: &[&str] = &[
     "intake.failed",
     "link.begun-later",
     "link.not-saved",
+    "log.pruned",
+    "log.range-compared",
     "log.reopened",
     "object.opened-again",
     "table.found-by-listing",

@@ -290,6 +290,10 @@ impl<'p, R: Runner> World<'p, R> {
                 Some(missing) => Some(missing),
                 None => self.not_drained()?,
             };
+            let missing = match missing {
+                Some(missing) => Some(missing),
+                None => self.not_pruned()?,
+            };
             let Some(missing) = missing else { break };
             let late = self.runner.now() - healed_at > LIVENESS_MAX;
             if late {

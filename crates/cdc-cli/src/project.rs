@@ -99,6 +99,14 @@ warehouse = {warehouse}
 # with at most this many events in one commit.
 # eventsMax = {events_max}
 
+[retention]
+# Once everybody has taken them (the root, the archives on the way, every checkpoint), hot rows go that are older than
+# `maxAge` milliseconds, or more than `maxEvents`, or more than `maxBytes` of bodies; without limits everything stays.
+# All objects are visited once in about so many milliseconds.
+# sweep = {sweep}
+# Single objects have limits of their own:
+# [retention.objects."https://crm.headless.ly/acme"]
+
 [handles]
 # So many objects have their files open at the same time, the others when they are used: `max`, or as many as `ulimit -n`
 # and so many bytes of memory have room for. An object that nobody uses for so many milliseconds is closed.
@@ -131,6 +139,7 @@ warehouse = {warehouse}
         events_min = archive.events_min,
         interval = archive.interval_ms,
         events_max = archive.events_max,
+        sweep = cdc::RetentionSettings::default().sweep_ms,
         batch_size = link.batch_size,
         batch_timeout = link.batch_timeout_ms,
         audit_interval = audit.interval_ms,
@@ -154,7 +163,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, Failure> {
 /// Where a setting that is outside its limits stands.
 fn span_of(text: &str, error: &cdc::RelayError) -> Option<std::ops::Range<usize>> {
     let cdc::RelayError::Setting { name, .. } = error else { return None };
-    ["link", "archive", "audit"].into_iter().find_map(|table| span_in(text, table, name))
+    ["link", "archive", "audit", "retention"].into_iter().find_map(|table| span_in(text, table, name))
 }
 
 /// Where the value of a setting stands.

@@ -1,7 +1,7 @@
 //! Which documents the object's captured events add up to: an index of the log, brought up to date when it is needed, so
 //! that no append pays for it.
 
-use cdc_model::{Body, Content, Operation, Record, SchemaChange, Sequence, Tag};
+use cdc_model::{Body, Content, Operation, Record, SchemaChange, Sequence, Tag, mutant};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::log::Limit;
@@ -99,6 +99,61 @@ pub(crate) fn state(log: &Log, collection: &str, document: &str) -> Result<Optio
         }
     }
     Ok(Some(state))
+}
+
+/// Before rows up to `last` are pruned: keeps the state of every document whose newest event is among them, so that what
+/// the rest of the log says can still be added to something.
+pub(crate) fn keep_states(log: &LogTransaction<'_>, last: Sequence) -> Result<()> {
+    let covered = through(log.conn())?;
+    if covered < last {
+        let records = usize::try_from(last.since(covered)).unwrap_or(usize::MAX);
+        for record in log.read(covered, Limit { records, bytes: usize::MAX })? {
+            apply(log.conn(), &record)?;
+        }
+        cover(log.conn(), last)?;
+    }
+    if mutant!("pruned-state-not-kept") {
+        return Ok(());
+    }
+    let mut newest = log.conn().prepare_cached(
+        "SELECT d.sequence, d.collection, d.document, l.body FROM _cdc_document AS d \
+         JOIN _cdc_log AS l ON l.sequence = d.sequence WHERE d.state IS NULL AND d.sequence <= ?1",
+    )?;
+    let newest: rusqlite::Result<Vec<(i64, String, String, String)>> = newest
+        .query_map([last.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect();
+    let mut keep = log
+        .conn()
+        .prepare_cached("UPDATE _cdc_document SET state = ?3 WHERE collection = ?1 AND document = ?2")?;
+    for (sequence, collection, document, body) in newest? {
+        let sequence = Sequence::checked(sequence).unwrap_or_default();
+        let state = after(&body)?
+            .ok_or_else(|| log.log().corrupt(sequence, "a document's newest event leaves nothing behind"))?;
+        keep.execute(params![collection, document, state])?;
+    }
+    Ok(())
+}
+
+/// Visits the documents whose newest event is pruned, with their states as of where the index covers the log.
+pub(crate) fn kept(log: &Log, mut visit: impl FnMut(&str, &str, Sequence, String)) -> Result<()> {
+    let mut statement = log.conn.prepare_cached(
+        "SELECT collection, document, sequence, state FROM _cdc_document WHERE state IS NOT NULL ORDER BY collection",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut changes = (String::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let (collection, document): (String, String) = (row.get(0)?, row.get(1)?);
+        let sequence = Sequence::checked(row.get(2)?).unwrap_or_default();
+        let mut state: String = row.get(3)?;
+        if changes.0 != collection {
+            changes = (collection.clone(), reshaped(&log.conn, &collection)?);
+        }
+        for (_, schema) in changes.1.iter().filter(|(at, _)| *at > sequence.get()) {
+            state = schema.reshape(&state)?;
+        }
+        visit(&collection, &document, sequence, state);
+    }
+    Ok(())
 }
 
 /// The state that an event leaves behind.

@@ -56,6 +56,8 @@ pub use log::{Limit, Log, RowRef};
 mod owned;
 pub use owned::{Emit, Tx};
 mod restored;
+mod retention;
+pub use retention::{DeadLetter, Hold, Holder, Loss, Losses, Pruned, Retention};
 mod seek;
 mod store;
 mod template;

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::comparison::{self, Comparison};
 use crate::owned::OwnCapture;
+use crate::retention::Measured;
 use crate::transaction::LogTransaction;
 use crate::verify::CompareRows;
 use crate::{Error, Result, store};
@@ -96,6 +97,7 @@ pub struct Log {
     /// Set while a caller's statements run; see [`crate::Tx`].
     pub(crate) guarded: Arc<AtomicBool>,
     pub(crate) own_capture: OwnCapture,
+    pub(crate) measured: Measured,
 }
 
 /// One stored row, borrowed while a scan stands on it.
@@ -162,6 +164,7 @@ impl Log {
             keeps_wal_small: false,
             guarded,
             own_capture: OwnCapture::default(),
+            measured: Measured::default(),
         };
         log.refresh()?;
         Ok(log)
@@ -328,15 +331,13 @@ impl Log {
         comparison::compared_at(&self.conn)
     }
 
-    /// The oldest readable sequence; one beyond the tail when the log is empty.
+    /// The oldest readable sequence; one beyond the tail when the log is empty. It goes up when rows are pruned.
     ///
     /// # Errors
     ///
     /// [`Error::Sqlite`].
     pub fn floor(&self) -> Result<Sequence> {
-        let mut statement = self.conn.prepare_cached("SELECT min(sequence) FROM _cdc_log")?;
-        let oldest: Option<i64> = statement.query_row([], |row| row.get(0))?;
-        Ok(oldest.and_then(Sequence::checked).unwrap_or_else(|| self.tail().sequence.next()))
+        Ok(self.below_floor()?.sequence.next())
     }
 
     /// Reads the records after `after`, oldest first.
@@ -384,6 +385,8 @@ impl Log {
         while let Some(row) = rows.next()? {
             let row = self.row_ref(row)?;
             if row.sequence != last.next() {
+                // Another connection may have pruned since the floor was read.
+                self.check_readable(tail, last)?;
                 return Err(self.corrupt(row.sequence, "rows before it are missing"));
             }
             last = row.sequence;
@@ -394,6 +397,7 @@ impl Log {
             }
         }
         if last < through {
+            self.check_readable(tail, last)?;
             return Err(self.corrupt(last.next(), "rows from here on are missing"));
         }
         Ok(last)
@@ -410,7 +414,7 @@ impl Log {
         Ok(())
     }
 
-    fn row_ref<'r>(&'r self, row: &'r Row<'_>) -> Result<RowRef<'r>> {
+    pub(crate) fn row_ref<'r>(&'r self, row: &'r Row<'_>) -> Result<RowRef<'r>> {
         let sequence = Sequence::checked(row.get(0)?).unwrap_or_default();
         let timestamp = Timestamp::new(row.get(1)?);
         let body = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
@@ -447,14 +451,18 @@ impl Log {
 
     /// Rolls the digest forward to `sequence` from the nearest stored one at or below it.
     fn rolled(&self, sequence: Sequence) -> Result<Position> {
-        let base = Sequence::new(sequence.get() / DIGEST_EVERY * DIGEST_EVERY);
-        let mut digest = Digest::ZERO;
-        if base > Sequence::ZERO {
+        let below = self.below_floor()?;
+        let base = Sequence::new(sequence.get() / DIGEST_EVERY * DIGEST_EVERY).max(below.sequence);
+        let mut digest = below.digest;
+        if base > below.sequence {
             let mut statement =
                 self.conn.prepare_cached("SELECT digest FROM _cdc_log WHERE sequence = ?1")?;
             let stored: Option<Option<[u8; 16]>> =
                 statement.query_row([base.as_i64()], |row| row.get(0)).optional()?;
-            let stored = stored.flatten().ok_or_else(|| self.corrupt(base, "its digest is missing"))?;
+            let Some(stored) = stored.flatten() else {
+                self.check_readable(sequence, base)?;
+                return Err(self.corrupt(base, "its digest is missing"));
+            };
             digest = Digest::from_bytes(stored);
         }
         let mut statement = self.conn.prepare_cached(SCAN)?;
@@ -463,6 +471,7 @@ impl Log {
         while let Some(row) = rows.next()? {
             let row = self.row_ref(row)?;
             if row.sequence != last.next() {
+                self.check_readable(sequence, last)?;
                 return Err(self.corrupt(row.sequence, "rows before it are missing"));
             }
             last = row.sequence;

@@ -37,13 +37,16 @@ CREATE TABLE IF NOT EXISTS _cdc_effect(subscriber TEXT, first, last, PRIMARY KEY
 CREATE TABLE IF NOT EXISTS _cdc_stage(stage TEXT, key TEXT, value TEXT, PRIMARY KEY(stage, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _cdc_verdict(sequence INTEGER PRIMARY KEY, verdict TEXT);
 CREATE TABLE IF NOT EXISTS _cdc_dead_letter(sequence INTEGER PRIMARY KEY, stage TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS _cdc_parked(sequence INTEGER PRIMARY KEY, timestamp, origin, origin_sequence, origin_timestamp, body);
 CREATE TABLE IF NOT EXISTS _cdc_document(collection TEXT, document TEXT, sequence, state TEXT, PRIMARY KEY(collection, document)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS _cdc_document_hot ON _cdc_document(sequence) WHERE state IS NULL;
 CREATE TABLE IF NOT EXISTS _cdc_counter(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 ";
 
 /// Pages of 4 KiB with the log's tables.
 pub(crate) fn lay_out(conn: &Connection) -> Result<()> {
     conn.pragma_update(None, "page_size", 4096)?;
+    conn.pragma_update(None, "auto_vacuum", "incremental")?;
     Ok(conn.execute_batch(TABLES)?)
 }
 
@@ -56,6 +59,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(128);
     conn.pragma_update(None, "page_size", 4096).map_err(|error| refused(error, path))?;
+    // Counts for a file that is made just now.
+    conn.pragma_update(None, "auto_vacuum", "incremental").map_err(|error| refused(error, path))?;
     write_ahead(&conn, path)?;
     conn.pragma_update(None, "synchronous", if mutant!("not-synced") { "normal" } else { "full" })?;
     conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;

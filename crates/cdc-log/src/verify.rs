@@ -1,13 +1,13 @@
 //! Recounts what a log promises, from its rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cdc_model::{Digest, Fold, ObjectId, Sequence, Timestamp, mutant};
+use cdc_model::{Digest, Document, Fold, ObjectId, Record, Sequence, Timestamp, mutant};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::live::LiveRows;
 use crate::log::{DIGEST_EVERY, Limit};
-use crate::{Error, Log, Result, capture};
+use crate::{Error, Log, Result, capture, documents};
 
 /// What a verified log holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub type CompareRows<'a> = dyn Fn(&Fold) -> Result<Option<RowDifference>> + 'a;
 
 impl Log {
     /// Reads the whole log and checks that sequences are dense, times never decrease, every origin's sequences
-    /// strictly increase, stored digests follow from the rows, and each event continues its document's history; and
-    /// that the pages of the file are sound and its indexes agree with their tables.
+    /// strictly increase, stored digests follow from the rows, and each event continues its document's history as far as
+    /// that was not pruned; and that the pages of the file are sound and its indexes agree with their tables.
     ///
     /// # Errors
     ///
@@ -65,10 +65,9 @@ impl Log {
     pub fn verify(&self) -> Result<(Verified, Fold)> {
         self.check_file()?;
         self.check_own_rows()?;
-        let mut verifier =
-            Verifier { done: Verified::default(), fold: Fold::new(), origins: BTreeMap::new() };
-        let mut after = Sequence::new(self.floor()?.get().saturating_sub(1));
-        let mut digest = self.position_at(after)?.digest;
+        let below = self.below_floor()?;
+        let mut verifier = Verifier::new(self, below.sequence)?;
+        let (mut after, mut digest) = (below.sequence, below.digest);
         let mut last = Timestamp::new(i64::MIN);
         while after < self.tail().sequence {
             for record in self.read(after, Limit::default())? {
@@ -78,10 +77,12 @@ impl Log {
                 last = record.timestamp;
                 digest = record.digest(digest);
                 self.check_digest(record.sequence, digest)?;
+                verifier.take_kept(self, after)?;
                 verifier.take(self, &record)?;
                 after = record.sequence;
             }
         }
+        verifier.take_kept(self, after)?;
         verifier.done.documents = u64::try_from(verifier.fold.len()).unwrap_or(u64::MAX);
         Ok((verifier.done, verifier.fold))
     }
@@ -137,17 +138,51 @@ struct Verifier {
     done: Verified,
     fold: Fold,
     origins: BTreeMap<String, Sequence>,
+    /// The documents met so far, where the log has a floor: nothing tells what the first event of a document goes on
+    /// from when what was before it is pruned.
+    met: Option<BTreeSet<(ObjectId, String, String)>>,
+    /// Where documents come in whose newest event is pruned.
+    kept_at: Option<Sequence>,
 }
 
 impl Verifier {
-    fn take(&mut self, log: &Log, record: &cdc_model::Record) -> Result<(), Error> {
+    /// Of a log whose rows up to `below` are pruned.
+    fn new(log: &Log, below: Sequence) -> Result<Self> {
+        let is_pruned = below > Sequence::ZERO;
+        Ok(Self {
+            done: Verified::default(),
+            fold: Fold::new(),
+            origins: BTreeMap::new(),
+            met: is_pruned.then(BTreeSet::new),
+            kept_at: if is_pruned { Some(documents::through(&log.conn)?) } else { None },
+        })
+    }
+
+    /// Takes up the documents whose newest event is pruned, where the log's index has them. No event from the floor up to
+    /// there is theirs.
+    fn take_kept(&mut self, log: &Log, at: Sequence) -> Result<()> {
+        if self.kept_at.take_if(|kept_at| at >= *kept_at).is_none() {
+            return Ok(());
+        }
+        documents::kept(log, |collection, document, sequence, json| {
+            let kept = Document { json, sequence, timestamp: Timestamp::ZERO };
+            self.fold.begin_with(log.id(), collection, document, kept);
+            let met = (log.id().clone(), collection.to_owned(), document.to_owned());
+            if let Some(known) = &mut self.met {
+                known.insert(met);
+            }
+        })
+    }
+
+    fn take(&mut self, log: &Log, record: &Record) -> Result<(), Error> {
         let origin = format!("{} {}", record.origin.source(), record.origin.epoch());
         let newest = self.origins.entry(origin).or_default();
         if record.origin_sequence <= *newest {
             return Err(log.corrupt(record.sequence, "its origin's sequence does not increase"));
         }
         *newest = record.origin_sequence;
-        if let Some(_broken) = self.fold.apply(record)? {
+        let begins = self.begins(record)?;
+        if self.fold.apply(record)?.is_some() && !begins {
             self.done.broken_chains += 1;
             if let (None, Some(change)) = (&self.done.first_broken, record.body.change()?) {
                 let document = format!("{}/{}", change.collection, change.document_id);
@@ -157,6 +192,14 @@ impl Verifier {
         self.done.records += 1;
         self.done.own += u64::from(record.is_own());
         Ok(())
+    }
+
+    /// Whether this is the first event of a document whose history may begin below the floor.
+    fn begins(&mut self, record: &Record) -> Result<bool, Error> {
+        let Some(met) = &mut self.met else { return Ok(false) };
+        let Some(change) = record.body.change()? else { return Ok(false) };
+        let (collection, document) = (change.collection.into_owned(), change.document_id.into_owned());
+        Ok(met.insert((record.origin.source().clone(), collection, document)))
     }
 }
 

@@ -37,6 +37,12 @@ impl Fold {
         Self::default()
     }
 
+    /// Puts a document in as it is where a history begins: what comes before is not known any more.
+    pub fn begin_with(&mut self, source: &ObjectId, collection: &str, document_id: &str, document: Document) {
+        let collections = self.sources.entry(source.clone()).or_default();
+        collections.entry(collection.to_owned()).or_default().insert(document_id.to_owned(), document);
+    }
+
     /// Takes one more record. A schema change does to the documents of its collection what it did to the rows.
     ///
     /// Returns how the record fails to continue the history, if it does; it is taken all the same, because its

@@ -1,11 +1,11 @@
-use cdc_model::{Cursor, Filter, Sequence, Timestamp, mutant};
+use cdc_model::{Cursor, Filter, Record, Sequence, Timestamp, mutant};
 use futures_core::Stream;
 use futures_util::stream::{self, TryStreamExt as _};
 
 use crate::error::before;
 use crate::running::Running;
 use crate::select::{DocumentName, Select};
-use crate::tiers::Tiers;
+use crate::tiers::{Spans, Tier, Tiers};
 use crate::{Absent, Error, Folded, Limit, ReplayBatch, Result, Source};
 
 /// Where a replay ends, at the latest.
@@ -122,26 +122,34 @@ impl<C: Source, H: Source> Replay<C, H> {
     /// last does not exist, [`Error::Rewound`] or [`Error::Diverged`] when the cursor or the tiers contradict each
     /// other, [`Error::Source`] when a tier fails.
     pub async fn start(self) -> Result<Running<C, H>> {
-        let tiers = Tiers { cold: self.cold, hot: self.hot };
-        let spans = tiers.spans().await?;
-        let boundary = tiers.check_overlap(&spans).await?;
-        let mut cursor = self.after;
-        if cursor.sequence > Sequence::ZERO {
-            tiers.check_cursor(&spans, cursor).await?;
-        } else if cursor.timestamp != Timestamp::ZERO {
-            cursor = Cursor::after(tiers.last_before(&spans, cursor.timestamp).await?);
-        }
-        if self.after.sequence > Sequence::ZERO && mutant!("cursor-read-again") {
-            cursor.sequence = before(cursor.sequence);
-        }
-        let tail = spans.tail().sequence;
-        let end = match self.until {
-            None => tail,
-            Some(Until::Sequence(end)) if end > tail => return Err(Error::BeyondTail { asked: end, tail }),
-            Some(Until::Sequence(end)) => end,
-            Some(Until::Time(time)) => tiers.seek(&spans, time).await?.map_or(tail, before),
+        let Self { cold, hot, after, until, select, limit } = self;
+        let tiers = Tiers { cold, hot };
+        let by_time = (after.sequence == Sequence::ZERO && after.timestamp != Timestamp::ZERO)
+            || matches!(until, Some(Until::Time(_)));
+        let mut spans = tiers.spans().await?;
+        let mut plans = 1;
+        let Plan { boundary, cursor, end } = loop {
+            let plan = Plan::make(&tiers, &spans, after, until).await;
+            let is_final = match &plan {
+                Ok(_) => !by_time,
+                Err(Error::Diverged { .. } | Error::Rewound { .. } | Error::BeyondTail { .. }) => true,
+                Err(_) => false,
+            };
+            if is_final {
+                break plan?;
+            }
+            // Hot rows may have gone since it was asked where they are: then a time was sought in what is left.
+            let now = tiers.spans().await?;
+            if now.hot.floor == spans.hot.floor {
+                break plan?;
+            }
+            if plans == PLANS_MAX {
+                let gone = Error::BelowFloor { after: before(spans.hot.floor), floor: now.hot.floor };
+                return Err(plan.err().unwrap_or(gone));
+            }
+            (spans, plans) = (now, plans + 1);
         };
-        Running::new(tiers, spans, boundary, cursor, end, self.select, self.limit)
+        Running::new(tiers, spans, boundary, cursor, end, select, limit)
     }
 
     /// The batches from here to the end. After an error the stream ends; go on after the last batch's cursor.
@@ -179,5 +187,49 @@ impl<C: Source, H: Source> Replay<C, H> {
             folded.cursor = batch.cursor;
         }
         Ok(folded)
+    }
+}
+
+/// A replay is planned at most so many times, while rows go under its feet.
+const PLANS_MAX: u32 = 8;
+
+/// Where a replay begins and ends.
+struct Plan {
+    /// The hot tier's copy of the newest record that both tiers hold.
+    boundary: Option<Record>,
+    cursor: Cursor,
+    end: Sequence,
+}
+
+impl Plan {
+    async fn make<C: Source, H: Source>(
+        tiers: &Tiers<C, H>,
+        spans: &Spans,
+        after: Cursor,
+        until: Option<Until>,
+    ) -> Result<Self> {
+        let boundary = tiers.check_overlap(spans).await?;
+        let mut cursor = after;
+        if cursor.sequence > Sequence::ZERO {
+            tiers.check_cursor(spans, cursor).await?;
+        } else if cursor.timestamp != Timestamp::ZERO {
+            cursor = Cursor::after(tiers.last_before(spans, cursor.timestamp).await?);
+        }
+        if after.sequence > Sequence::ZERO && mutant!("cursor-read-again") {
+            cursor.sequence = before(cursor.sequence);
+        }
+        if let Err(Error::BelowFloor { floor, .. }) = spans.tier_of(cursor.sequence.next(), Tier::Cold)
+            && mutant!("replay-below-floor")
+        {
+            cursor.sequence = before(floor);
+        }
+        let tail = spans.tail().sequence;
+        let end = match until {
+            None => tail,
+            Some(Until::Sequence(end)) if end > tail => return Err(Error::BeyondTail { asked: end, tail }),
+            Some(Until::Sequence(end)) => end,
+            Some(Until::Time(time)) => tiers.seek(spans, time).await?.map_or(tail, before),
+        };
+        Ok(Self { boundary, cursor, end })
     }
 }

@@ -120,11 +120,9 @@ impl<C: Source, H: Source> Running<C, H> {
     }
 
     async fn next_batch(&mut self) -> Result<ReplayBatch> {
-        let tier = self.next_tier().await?;
+        let (tier, usable) = self.read().await?;
         let (after, span) = (self.cursor.sequence, self.spans.of(tier));
-        let through = self.end.min(span.through.sequence);
-        let scan = Scan { after, through, filter: &self.pushed_down, limit: self.limit };
-        let Usable { records, through } = self.tiers.read(tier, scan).await?;
+        let Usable { records, through } = usable;
         let epoch = self.check(&records)?;
         let Kept { records, last, failed } = self.select.keep(records);
         let through = match failed {
@@ -142,6 +140,30 @@ impl<C: Source, H: Source> Running<C, H> {
         self.progress.records += u64::try_from(records.len()).unwrap_or(u64::MAX);
         (self.cursor, self.epoch) = (cursor, epoch);
         Ok(ReplayBatch { records, cursor, progress: self.progress })
+    }
+
+    /// Reads what comes next. Hot rows go once the cold tier has them, also between plan and read: then it is asked anew
+    /// where they are.
+    async fn read(&mut self) -> Result<(Tier, Usable)> {
+        let tier = self.next_tier().await?;
+        let failed = match self.read_from(tier).await {
+            Err(failed) if tier == Tier::Hot => failed,
+            usable => return usable.map(|usable| (tier, usable)),
+        };
+        let spans = self.tiers.spans().await?;
+        let next = self.cursor.sequence.next();
+        if spans.hot.holds(next) {
+            return Err(failed);
+        }
+        self.spans = spans;
+        let tier = self.spans.tier_of(next, Tier::Cold)?;
+        Ok((tier, self.read_from(tier).await?))
+    }
+
+    async fn read_from(&self, tier: Tier) -> Result<Usable> {
+        let (after, filter, limit) = (self.cursor.sequence, &self.pushed_down, self.limit);
+        let through = self.end.min(self.spans.of(tier).through.sequence);
+        self.tiers.read(tier, Scan { after, through, filter, limit }).await
     }
 
     /// Where the next position is read: cold up to the end it had at the start, then hot.

@@ -113,6 +113,10 @@ async fn agree<E: Env>(object: &Arc<Shared<E>>, watermark: Option<Mark>) -> Resu
     let (epoch, own) = object
         .run(move |node| {
             let at = watermark.map_or(Sequence::ZERO, |mark| mark.sequence);
+            let floor = node.log().floor()?;
+            if at.next() < floor {
+                return Err(cdc_log::Error::BelowFloor { after: at, floor }.into());
+            }
             Ok((node.log().epoch(), node.position_at(at)?))
         })
         .await?;

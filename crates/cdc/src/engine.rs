@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cdc_iceberg::Storage;
+use cdc_log::Retention;
 use cdc_model::ObjectId;
 use cdc_net::{Env, Http, HttpOptions, HttpServer, Loopback, Reach, ServeOptions, Tokio, Transport};
 use cdc_relay::Stages;
@@ -18,7 +19,8 @@ use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
 use crate::uplink::Uplink;
 use crate::{
-    ArchiveSettings, Error, ObjectBuilder, Project, Result, Settings, archiver, auditor, drainer, intake,
+    ArchiveSettings, Error, ObjectBuilder, Project, Result, RetentionSettings, Settings, archiver, auditor,
+    drainer, intake, pruner,
 };
 
 /// Objects that are opened side by side, when all are.
@@ -63,6 +65,13 @@ impl<E: Env> CdcBuilder<E> {
         self
     }
 
+    /// So much of every log stays hot once everybody has taken it; single objects have their own limits in
+    /// [`RetentionSettings::objects`].
+    pub const fn retention(mut self, limits: Retention) -> Self {
+        self.settings.retention.set(limits);
+        self
+    }
+
     /// All settings at once.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -103,6 +112,7 @@ impl<E: Env> CdcBuilder<E> {
             None => over_http(&env, &project.settings)?,
         };
         let (alive, ended) = mpsc::channel(1);
+        let prunes = project.settings.retention != RetentionSettings::default();
         let (stop, handles) = (watch::Sender::new(false), Handles::new(project.clone(), env.clone()));
         let (idle, still_alive) = (Arc::clone(&handles).close_idle(stop.subscribe()), alive.clone());
         env.spawn(async move {
@@ -126,8 +136,11 @@ impl<E: Env> CdcBuilder<E> {
                 lock: Mutex::new(Some(Arc::new(lock))),
             }),
         };
+        if prunes {
+            cdc.in_turn(pruner::drive);
+        }
         if audits {
-            cdc.audit_in_turn();
+            cdc.in_turn(auditor::drive);
         }
         Ok(cdc)
     }
@@ -350,14 +363,16 @@ impl<E: Env> Cdc<E> {
         Ok(object)
     }
 
-    /// Begins to compare captured tables with their logs, until the engine stops. It does not keep the engine from being
-    /// dropped.
-    fn audit_in_turn(&self) {
+    /// Begins to visit objects in turn, until the engine stops. It does not keep the engine from being dropped.
+    fn in_turn<D: Future<Output = ()> + Send + 'static>(
+        &self,
+        drive: impl FnOnce(Weak<Inner<E>>, E, watch::Receiver<bool>) -> D,
+    ) {
         let inner = &self.inner;
         let (alive, taken) = (lock(&inner.alive).clone(), lock(&inner.lock).clone());
-        let auditor = auditor::drive(Arc::downgrade(inner), inner.env.clone(), inner.stop.subscribe());
+        let driver = drive(Arc::downgrade(inner), inner.env.clone(), inner.stop.subscribe());
         inner.env.spawn(async move {
-            auditor.await;
+            driver.await;
             // In this order: whoever waits for the drivers' end may take the project at once.
             drop(taken);
             drop(alive);

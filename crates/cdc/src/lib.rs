@@ -74,12 +74,15 @@ mod object;
 pub use object::{Object, ObjectBuilder};
 mod project;
 pub use project::{AttachOptions, Project};
+mod pruner;
 mod reader;
 pub use reader::{LogStatus, Reader, ReplayBuilder};
 mod registry;
 pub use registry::{AttachedSpec, ObjectSpec, object_folder};
 mod settings;
-pub use settings::{ArchiveSettings, AuditSettings, CaptureSettings, HandleSettings, Settings, Trim};
+pub use settings::{
+    ArchiveSettings, AuditSettings, CaptureSettings, HandleSettings, RetentionSettings, Settings, Trim,
+};
 mod shared;
 pub use shared::Trouble;
 mod sharing;
@@ -91,8 +94,9 @@ mod verify;
 pub use verify::Verified;
 
 pub use cdc_iceberg::{Error as ArchiveError, Status as ArchiveStatus};
-pub use cdc_log::{AttachReport, Error as LogError, Installed, Limit, Save};
+pub use cdc_log::{AttachReport, DeadLetter, Error as LogError, Installed, Limit, Save};
 pub use cdc_log::{Emit as Change, Tables, Tx};
+pub use cdc_log::{Holder, Loss, Losses, Pruned, Retention};
 pub use cdc_model::Change as EventChange;
 pub use cdc_model::{
     ChangeBody, Checkpoint, Clock, Content, Cursor, Error as ValueError, FenceToken, Filter, Fold, ObjectId,

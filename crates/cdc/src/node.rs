@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cdc_log::{Attached, Limit, Log, LogTransaction};
-use cdc_model::{Answer, Batch, Epoch, ObjectId, Position, Received, Record, Refusal, Sequence, mutant};
+use cdc_log::{Attached, Limit, Log, LogTransaction, Pruned, Retention};
+use cdc_model::{
+    Answer, Batch, Epoch, ObjectId, Position, Received, Record, Refusal, Sequence, Timestamp, mutant,
+};
 use cdc_net::Request;
 use cdc_relay::{
     AckMap, Covered, Cut, Cutter, GrantRequest, Inbound, Intake, OriginMark, Outbound, Receiver, Slice,
     Stages, Verdict, refused,
 };
 
+use crate::pruner::Reach;
 use crate::{Error, Result};
 
 /// Positions per child that wait to be settled before they are thinned out.
@@ -334,6 +337,32 @@ impl Node {
         Ok(receiver.answer(link.as_ref(), acks.settle(settled), refusal))
     }
 
+    /// Takes one step in bringing the log back within its limits.
+    pub(crate) fn prune(&mut self, retention: &Retention, now: Timestamp, reach: Reach) -> Result<Pruned> {
+        if let Some(parent) = &reach.parent {
+            self.store_settled(parent, reach.settled)?;
+        }
+        // Stages that are set have decided about everything there is.
+        let Memory { decided, stages, .. } = &self.memory;
+        let decided = decided.filter(|_| stages.is_none()).map(|decided| decided.sequence);
+        let holds = Reach { decided, ..reach }.holds(self.log())?;
+        Ok(self.hot.log_mut().prune(retention, now, &holds)?)
+    }
+
+    /// Stores what is settled before rows go on the strength of it: a link that is begun anew must not want them again.
+    fn store_settled(&mut self, parent: &ObjectId, settled: Sequence) -> Result<()> {
+        let mut link = self.outbound(parent)?;
+        if link.settled >= settled {
+            return Ok(());
+        }
+        link.settled = settled;
+        if link.acked.sequence < settled {
+            // What is settled was acknowledged, and compared by then.
+            link.acked = self.log().position_at(settled)?;
+        }
+        self.save_outbound(parent, &link)
+    }
+
     pub(crate) fn position_at(&self, sequence: Sequence) -> Result<Option<Position>> {
         match self.log().position_at(sequence) {
             Ok(position) => Ok(Some(position)),
@@ -516,10 +545,12 @@ fn run_stages(
     put_cursor(log, through)
 }
 
-/// Up to where stages have decided, if any were ever set.
-fn decided_in(log: &Log) -> Result<Option<Position>> {
+/// Up to where stages have decided, if any were ever set. Nobody decides about what was pruned.
+pub(crate) fn decided_in(log: &Log) -> Result<Option<Position>> {
     let Some(cursor) = log.stage_state(STAGES, CURSOR)? else { return Ok(None) };
-    Ok(Some(before_next_of_a_child(log, log.position_at(cursor.parse()?)?)?))
+    let cursor: Sequence = cursor.parse()?;
+    let below_floor = Sequence::new(log.floor()?.get() - 1);
+    Ok(Some(before_next_of_a_child(log, log.position_at(cursor.max(below_floor))?)?))
 }
 
 /// The last position from `at` on behind which no child's event lies: stages decide about nothing else.

@@ -1,5 +1,5 @@
 use cdc_iceberg::Status as ArchiveStatus;
-use cdc_log::{Limit, Log, Save};
+use cdc_log::{DeadLetter, Limit, Log, Losses, Pruned, Retention, Save};
 use cdc_model::{Checkpoint, Cursor, FenceToken, Filter, ObjectId, Record, Sequence, Subscriber, Timestamp};
 use cdc_net::{Env, Tokio};
 use cdc_relay::Outbound;
@@ -8,6 +8,7 @@ use futures_core::Stream;
 
 use crate::engine::blocking;
 use crate::lane::Lane;
+use crate::pruner::{Reach, STEP_PAUSE};
 use crate::registry::ObjectSpec;
 use crate::tiers::{ColdTier, HotTier};
 use crate::{Project, Result};
@@ -19,11 +20,22 @@ pub struct Reader<E: Env = Tokio> {
     spec: ObjectSpec,
     hot: HotTier<E>,
     cold: Option<ColdTier>,
+    env: E,
+    /// Whether the object archives, also when nothing was archived so far.
+    archives: bool,
+    retention: Retention,
 }
 
 impl<E: Env> Clone for Reader<E> {
     fn clone(&self) -> Self {
-        Self { spec: self.spec.clone(), hot: self.hot.clone(), cold: self.cold.clone() }
+        Self {
+            spec: self.spec.clone(),
+            hot: self.hot.clone(),
+            cold: self.cold.clone(),
+            env: self.env.clone(),
+            archives: self.archives,
+            retention: self.retention,
+        }
     }
 }
 
@@ -59,7 +71,10 @@ impl Project {
         })
         .await?;
         let cold = self.archive(env, &spec).await?.map(ColdTier::new);
-        Ok(Reader { spec, hot: HotTier { lane: Lane::new(log, env.clone()) }, cold })
+        let archives = self.warehouse(&spec)?.is_some();
+        let retention = self.settings().retention.of(&spec.id);
+        let hot = HotTier { lane: Lane::new(log, env.clone()) };
+        Ok(Reader { spec, hot, cold, env: env.clone(), archives, retention })
     }
 }
 
@@ -187,6 +202,95 @@ impl<E: Env> Reader<E> {
     pub async fn remove_checkpoint(&self, subscriber: &str) -> Result<bool> {
         let subscriber = subscriber.to_owned();
         self.on_log(move |log| Ok(log.transact(|log| log.remove_checkpoint(&subscriber))?)).await
+    }
+
+    /// Prunes once what is over the configured limits and everybody has taken, as far as the log and the archive say: an
+    /// engine at work may know that more is settled. [`Pruned::held`] names who holds back what.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log) or [`Error::Archive`](crate::Error::Archive).
+    pub async fn prune(&self) -> Result<Pruned> {
+        let (retention, now, reach) = (self.retention, self.env.clock().now(), self.reach().await?);
+        self.in_steps(move |log| {
+            let holds = reach.holds(log)?;
+            Ok(log.prune(&retention, now, &holds)?)
+        })
+        .await
+    }
+
+    /// What [`Reader::prune_through`] would drop, and for whom.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log) with `BeyondTail`, or [`Error::Archive`](crate::Error::Archive).
+    pub async fn losses(&self, through: Sequence) -> Result<Losses> {
+        let reach = self.reach().await?;
+        self.on_log(move |log| {
+            log.refresh()?;
+            let holds = reach.holds(log)?;
+            Ok(log.losses(through, &holds)?)
+        })
+        .await
+    }
+
+    /// Prunes every row up to `through` but the newest, whoever still needs them: the explicit act that drops what may be
+    /// nowhere else. Links, archives and subscribers that needed them stop with an error that names the floor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log) with `BeyondTail`.
+    pub async fn prune_through(&self, through: Sequence) -> Result<Pruned> {
+        self.in_steps(move |log| Ok(log.prune_through(through)?)).await
+    }
+
+    /// The records after `after` that stages rejected, at most `most`, whether or not their rows are still in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`](crate::Error::Log).
+    pub async fn dead_letters(&self, after: Sequence, most: u32) -> Result<Vec<DeadLetter>> {
+        self.on_log(move |log| Ok(log.dead_letters(after, most)?)).await
+    }
+
+    /// How far everybody has come, as far as is stored.
+    async fn reach(&self) -> Result<Reach> {
+        let mut archived = self.archives.then_some(Sequence::ZERO);
+        if let Some(status) = self.archive_status().await? {
+            archived = Some(status.watermark.map_or(Sequence::ZERO, |mark| mark.sequence));
+        }
+        let parent = self.spec.context.clone();
+        self.on_log(move |log| {
+            log.refresh()?;
+            let link = parent.as_ref().map(|parent| crate::node::outbound(log, parent)).transpose()?;
+            let settled = link.map_or(log.tail().sequence, |link| link.settled);
+            let decided = crate::node::decided_in(log)?.map(|decided| decided.sequence);
+            Ok(Reach { parent, settled, archived, decided })
+        })
+        .await
+    }
+
+    /// Prunes step by step, and lets writers in between.
+    async fn in_steps(
+        &self,
+        step: impl Fn(&mut Log) -> Result<Pruned> + Clone + Send + 'static,
+    ) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        loop {
+            let step = step.clone();
+            let done = self
+                .on_log(move |log| {
+                    log.refresh()?;
+                    step(log)
+                })
+                .await?;
+            let more = done.more;
+            pruned.add(done);
+            if !more {
+                return Ok(pruned);
+            }
+            self.env.sleep(STEP_PAUSE).await;
+        }
     }
 
     async fn on_log<R: Send + 'static>(

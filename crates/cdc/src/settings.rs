@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cdc_log::Retention;
 use cdc_model::{ObjectId, Timestamp};
 use cdc_relay::LinkOptions;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ pub struct Settings {
     pub link: LinkOptions,
     /// Where and how often objects archive; those without a parent do, and those that say so. None when absent.
     pub archive: Option<ArchiveSettings>,
+    /// How much of each log stays hot once everybody has taken it.
+    pub retention: RetentionSettings,
     /// How applications' databases are treated.
     pub capture: CaptureSettings,
     /// How often captured tables are compared with their logs.
@@ -32,6 +35,7 @@ impl Settings {
     /// [`Setting`](cdc_relay::Error::Setting) names the first that is not.
     pub fn validate(&self) -> Result<(), cdc_relay::Error> {
         self.link.validate()?;
+        self.retention.validate()?;
         self.audit.validate()?;
         self.handles.validate()?;
         self.archive.as_ref().map_or(Ok(()), ArchiveSettings::validate)
@@ -164,6 +168,66 @@ impl ArchiveSettings {
 
     pub(crate) const fn interval(&self) -> Duration {
         Duration::from_millis(self.interval_ms)
+    }
+}
+
+/// The settings of retention: limits for every object, and others for some. Without limits nothing is pruned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// As [`Retention::max_age_ms`].
+    #[serde(rename = "maxAge", skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// As [`Retention::max_events`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_events: Option<u64>,
+    /// As [`Retention::max_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// All objects are visited once in about so many milliseconds. Default 60,000.
+    #[serde(rename = "sweep")]
+    pub sweep_ms: u64,
+    /// The limits of single objects, in the place of those above.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub objects: BTreeMap<ObjectId, Retention>,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self {
+            max_age_ms: None,
+            max_events: None,
+            max_bytes: None,
+            sweep_ms: 60_000,
+            objects: BTreeMap::new(),
+        }
+    }
+}
+
+impl RetentionSettings {
+    /// The limits of one object.
+    #[must_use]
+    pub fn of(&self, object: &ObjectId) -> Retention {
+        let Self { max_age_ms, max_events, max_bytes, .. } = *self;
+        let for_all = Retention { max_age_ms, max_events, max_bytes };
+        self.objects.get(object).copied().unwrap_or(for_all)
+    }
+
+    /// Sets the limits of every object that has none of its own.
+    pub(crate) const fn set(&mut self, limits: Retention) {
+        let Retention { max_age_ms, max_events, max_bytes } = limits;
+        (self.max_age_ms, self.max_events, self.max_bytes) = (max_age_ms, max_events, max_bytes);
+    }
+
+    fn validate(&self) -> Result<(), cdc_relay::Error> {
+        if self.sweep_ms > 0 {
+            return Ok(());
+        }
+        Err(cdc_relay::Error::Setting { name: "sweep", value: "0".to_owned(), expected: "1 or more" })
+    }
+
+    pub(crate) const fn sweep(&self) -> Duration {
+        Duration::from_millis(self.sweep_ms)
     }
 }
 

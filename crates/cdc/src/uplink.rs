@@ -8,8 +8,8 @@ use cdc_net::{Call, Env, Request, Transport, TransportError};
 use cdc_relay::{Action, LinkOptions, RequestId, Sender, Setup, Stop};
 use tokio::sync::watch;
 
-use crate::Result;
 use crate::shared::{Shared, raise, stopped};
+use crate::{Error, Result};
 
 /// What the parent has acknowledged is stored this long after, and when the link stops: a parent that comes back with
 /// less is found out then. Stored at once it would cost every batch a second sync.
@@ -230,10 +230,13 @@ impl<E: Env> Uplink<E> {
                 (request, slice.map(|slice| sender.handle_batch_cut(now, request, slice)))
             }
             Action::Compare { request, at } => {
-                let own = object.run(move |node| node.position_at(at)).await;
+                let own = object.run(move |node| Ok((node.position_at(at)?, node.log().floor()?))).await;
                 let now = object.env.now();
-                let digest = own.map(|own| own.map(|own| own.digest));
-                (request, digest.map(|own| sender.handle_digest(now, request, own)))
+                let told = own.map(|(own, floor)| {
+                    sender.handle_floor(floor);
+                    sender.handle_digest(now, request, own.map(|own| own.digest));
+                });
+                (request, told)
             }
             Action::Handshake { .. }
             | Action::Send { .. }
@@ -241,7 +244,10 @@ impl<E: Env> Uplink<E> {
             | Action::Idle
             | Action::Stopped(_) => return,
         };
-        if let Err(error) = done {
+        if let Err(Error::Log(cdc_log::Error::BelowFloor { floor, .. })) = done {
+            // An explicit act has dropped what the parent does not hold.
+            sender.stop(Stop::BelowFloor { mark: sender.acked().sequence, floor });
+        } else if let Err(error) = done {
             tracing::warn!(object = %object.id(), %error, "the log could not be read for the link");
             sender.handle_failure(object.env.now(), request);
         }

@@ -35,8 +35,14 @@ pub struct Verified {
     pub difference: Option<String>,
 }
 
-/// The object's own events as every ancestor must hold them: their place and a digest of what they say.
-type Own = Arc<Vec<(Sequence, Digest)>>;
+/// The object's own events as every ancestor must hold them, as far as the log still has them.
+#[derive(Default)]
+struct Own {
+    /// Nothing can be said of events before it.
+    floor: Sequence,
+    /// Their place and a digest of what they say.
+    events: Vec<(Sequence, Digest)>,
+}
 
 /// How often live rows are looked at until nothing waits to be drained, and how long in between.
 const REST_TRIES: u32 = 250;
@@ -46,7 +52,7 @@ const REST_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Default)]
 struct Recount {
     done: Verified,
-    own: Own,
+    own: Arc<Own>,
     tail: Sequence,
     /// Whether stages kept events from going on.
     is_staged: bool,
@@ -88,7 +94,7 @@ fn recount(log: &Log, dense: bool, compare: Option<&CompareRows<'_>>) -> Result<
         difference,
         ..Verified::default()
     };
-    let own = own_events(log)?;
+    let own = Arc::new(own_events(log)?);
     Ok(Recount { done, own, tail: log.tail().sequence, is_staged: kept_back > 0, is_readable: true })
 }
 
@@ -130,23 +136,24 @@ impl Project {
         for (id, recount) in &recounted {
             let Some(spec) = objects.get(id) else { continue };
             let (project, ours, clock, tail) = (self.clone(), spec.clone(), env.clock(), recount.tail);
-            let owns: Arc<BTreeMap<ObjectId, Own>> = Arc::clone(&owns);
+            let owns: Arc<BTreeMap<ObjectId, Arc<Own>>> = Arc::clone(&owns);
             let looked = blocking(env, move || {
-                let log = project.open_log(&ours, &clock)?;
-                Ok((hops(&log, tail, &owns, dense)?, project.acked_elsewhere(&log, &ours)?))
+                project.open_log(&ours, &clock)?.at_one_moment(|log| {
+                    let difference = hops(log, tail, &owns, dense)?;
+                    Ok((difference, marks(log)?, project.acked_elsewhere(log, &ours)?))
+                })
             });
-            let ((held, difference), acked) = looked.await?;
+            let (difference, marks, acked) = looked.await?;
             note(&mut verified, id, difference);
             if let (Some(acked), Some(done)) = (acked, verified.get_mut(id)) {
-                done.under_way = count(recount.own.iter().filter(|(place, _)| *place > acked).count());
+                done.under_way = recount.own.after(acked);
             }
             for (child, child_spec) in &objects {
                 if child_spec.context.as_ref() == Some(id)
                     && self.registry.is_here(id)?
                     && let (Some(child), Some(done)) = (recounted.get(child), verified.get_mut(child))
                 {
-                    let held = held.get(&child_spec.id).copied().unwrap_or_default();
-                    done.under_way = count(child.own.len().saturating_sub(held));
+                    done.under_way = child.own.after(marks.get(&child_spec.id).copied().unwrap_or_default());
                 }
             }
             let archived = self.verify_archive(env, spec).await?;
@@ -212,6 +219,9 @@ impl Project {
         env: &E,
         spec: &ObjectSpec,
     ) -> Result<Option<(u64, Option<String>)>> {
+        // Before the archive is looked at, which only grows: rows go once it has them.
+        let (project, ours, clock) = (self.clone(), spec.clone(), env.clock());
+        let floor = blocking(env, move || Ok(project.open_log(&ours, &clock)?.floor()?)).await?;
         let Some(archive) = self.archive(env, spec).await? else { return Ok(None) };
         let (project, spec, clock) = (self.clone(), spec.clone(), env.clock());
         let mut pages = Box::pin(archive.scan().stream());
@@ -230,6 +240,10 @@ impl Project {
             if let Some(at) = differs {
                 return Ok(Some((count, Some(format!("archive and log differ at {at}")))));
             }
+        }
+        if last.next() < floor {
+            let what = format!("the archive ends at {last}, the log is readable from {floor}");
+            return Ok(Some((count, Some(what))));
         }
         let ends_elsewhere = archive.watermark().is_some_and(|mark| mark.sequence != last);
         let what = ends_elsewhere.then(|| format!("the archive says it holds more than up to {last}"));
@@ -254,8 +268,12 @@ impl Project {
     }
 }
 
-fn count(events: usize) -> u64 {
-    u64::try_from(events).unwrap_or(u64::MAX)
+impl Own {
+    /// How many events lie behind a position.
+    fn after(&self, position: Sequence) -> u64 {
+        let behind = self.events.iter().filter(|(place, _)| *place > position).count();
+        u64::try_from(behind).unwrap_or(u64::MAX)
+    }
 }
 
 fn note(verified: &mut BTreeMap<ObjectId, Verified>, id: &ObjectId, difference: Option<String>) {
@@ -272,6 +290,8 @@ fn differs(log: &Log, page: &[Record]) -> Result<Option<Sequence>> {
         let same = match log.read(before, Limit { records: 1, bytes: 0 }) {
             Ok(found) => found.first() == Some(record),
             Err(cdc_log::Error::BeyondTail { .. }) => false,
+            // Pruned meanwhile.
+            Err(cdc_log::Error::BelowFloor { .. }) => true,
             Err(error) => return Err(Error::Log(error)),
         };
         if !same {
@@ -293,33 +313,49 @@ fn each(log: &Log, tail: Sequence, mut visit: impl FnMut(&Record)) -> Result<()>
 }
 
 fn own_events(log: &Log) -> Result<Own> {
-    let mut own = Vec::new();
+    let mut own = Own { floor: log.floor()?, events: Vec::new() };
     each(log, log.tail().sequence, |record| {
         if record.is_own() {
-            own.push((record.origin_sequence, Digest::of(record.body.as_str().as_bytes())));
+            own.events.push((record.origin_sequence, Digest::of(record.body.as_str().as_bytes())));
         }
     })?;
-    Ok(Arc::new(own))
+    Ok(own)
 }
 
-/// Checks that a log holds each origin's events as the origin has them, in order and without a gap. Gives how many
-/// it holds of each.
+/// Up to where a parent has decided about its children's logs.
+fn marks(log: &Log) -> Result<BTreeMap<ObjectId, Sequence>> {
+    let mut marks = BTreeMap::new();
+    for child in log.children()? {
+        let mark = log.link(&child)?.and_then(|link| link.mark);
+        marks.insert(child, mark.map_or(Sequence::ZERO, |mark| mark.sequence));
+    }
+    Ok(marks)
+}
+
+/// Checks that a log holds each origin's events as the origin has them, in order and without a gap, as far as neither
+/// has pruned them.
 fn hops(
     log: &Log,
     tail: Sequence,
-    owns: &BTreeMap<ObjectId, Own>,
+    owns: &BTreeMap<ObjectId, Arc<Own>>,
     dense: bool,
-) -> Result<(BTreeMap<ObjectId, usize>, Option<String>)> {
+) -> Result<Option<String>> {
+    let is_pruned = log.floor()? > Sequence::new(1);
     let mut held: BTreeMap<ObjectId, usize> = BTreeMap::new();
     let mut difference = None;
     each(log, tail, |record| {
         let source = record.origin.source();
         let Some(own) = owns.get(source).filter(|_| !record.is_own()) else { return };
+        if record.origin_sequence < own.floor {
+            return;
+        }
+        // Nothing tells what of an origin a pruned log held before.
+        let begins_anywhere = is_pruned && !held.contains_key(source);
         let at = held.entry(source.clone()).or_default();
         let event = (record.origin_sequence, Digest::of(record.body.as_str().as_bytes()));
-        let found = own.iter().skip(*at).position(|own| *own == event);
+        let found = own.events.iter().skip(*at).position(|own| *own == event);
         match found {
-            Some(skipped) if skipped == 0 || !dense => *at += skipped + 1,
+            Some(skipped) if skipped == 0 || !dense || begins_anywhere => *at += skipped + 1,
             _ => {
                 difference.get_or_insert_with(|| {
                     format!(
@@ -330,7 +366,7 @@ fn hops(
             }
         }
     })?;
-    Ok((held, difference))
+    Ok(difference)
 }
 
 /// Recounts what the intake counters say.
@@ -346,7 +382,9 @@ fn conservation(log: &Log, forwarded: u64) -> Result<Option<String>> {
     if !received.is_conserved() {
         return Ok(Some(format!("the sums of what was received do not agree: {received:?}")));
     }
-    let differs = received.stored != forwarded;
-    Ok(differs
-        .then(|| format!("{} events of children were stored, the log holds {forwarded}", received.stored)))
+    let pruned = log.counter("pruned-forwarded")?;
+    Ok((received.stored != forwarded + pruned).then(|| {
+        let stored = received.stored;
+        format!("{stored} events of children were stored, the log holds {forwarded} and {pruned} were pruned")
+    }))
 }

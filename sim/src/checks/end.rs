@@ -8,7 +8,7 @@ use crate::checks::Looks;
 use crate::documents::Documents;
 use crate::failure::{Broken, ensure};
 use crate::host::{FoldedDocument, SUBSCRIBER};
-use crate::oracle::{Class, KeptBack, Oracle, Row, number};
+use crate::oracle::{Class, KeptBack, Oracle, Row, number, row_hash};
 use crate::rows;
 use crate::workload::COUNTS;
 
@@ -89,15 +89,21 @@ fn check_counts(oracle: &Oracle, at: usize) -> Result<(), Broken> {
 fn check_kept_back(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Broken> {
     let Some(known) = oracle.objects.get(at) else { return Ok(()) };
     let file = looks.file(at)?;
-    let of =
-        |why| (1..).zip(&known.rows).filter(move |(_, row)| row.kept_back == Some(why)).map(|(own, _)| own);
-    let letters: Vec<u64> = of(KeptBack::DeadLettered).collect();
-    let meant = (number(of(KeptBack::Filtered).count()), number(letters.len()));
+    let filtered = known.rows.iter().filter(|row| row.kept_back == Some(KeptBack::Filtered)).count();
+    let letters: Vec<(u64, u64)> = (1..)
+        .zip(&known.rows)
+        .filter(|(_, row)| row.kept_back == Some(KeptBack::DeadLettered))
+        .map(|(own, row)| (own, row.hash))
+        .collect();
+    let meant = (number(filtered), number(letters.len()));
     let counted = (rows::counter(file, "filtered")?, rows::counter(file, "dead-lettered")?);
     ensure(counted == meant, "what is received is accounted for", || {
         format!("object {at} counts {counted:?} filtered and dead-lettered, it holds {meant:?}")
     })?;
-    let kept = rows::dead_letters(file)?;
+    let kept: Vec<(u64, u64)> = rows::dead_letters(file)?
+        .into_iter()
+        .map(|(own, body, timestamp)| (own, row_hash(&body, timestamp)))
+        .collect();
     ensure(kept == letters, "what a stage rejects waits for somebody", || {
         format!("object {at} holds the dead letters {kept:?}, rejected were {letters:?}")
     })

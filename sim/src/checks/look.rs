@@ -169,7 +169,9 @@ impl Looks {
     pub(crate) fn look_again(&mut self, oracle: &mut Oracle, at: usize) -> Result<(), Broken> {
         const PROMISE: &str = "what is stored stays";
         let seen = oracle.known(at).rows.clone();
-        let from = seen.len().saturating_sub(SEEN_AGAIN);
+        // What is below the floor is gone on purpose.
+        let below = usize::try_from(rows::floor(&self.reader(at)?.file)? - 1).unwrap_or(usize::MAX);
+        let from = seen.len().saturating_sub(SEEN_AGAIN).max(below.min(seen.len()));
         let stored = rows::log(&self.reader(at)?.file, number(from))?;
         for (row, stored) in seen.iter().skip(from).zip(stored.iter()) {
             ensure(row.hash == hash(stored), PROMISE, || {
@@ -199,6 +201,12 @@ impl Looks {
         };
         let known = oracle.known(at);
         Ok(live.difference(&known.loose.as_ref().unwrap_or(&known.documents).only(&TABLES)))
+    }
+
+    /// The oldest row of an object's log, and how far the last of its subscribers has come.
+    pub(crate) fn floor(&mut self, at: usize) -> Result<(u64, Option<u64>), Broken> {
+        let file = &self.reader(at)?.file;
+        Ok((rows::floor(file)?, rows::last_subscriber(file)?))
     }
 
     /// Where an object's log ends just now.

@@ -95,11 +95,24 @@ fn is_new(file: &Connection) -> Result<bool, Broken> {
     Ok(file.query_row(sql, [], |row| row.get(0))?)
 }
 
+/// The sequence of a row.
+fn place(row: &[Sqlite]) -> i64 {
+    if let Some(Sqlite::Integer(place)) = row.first() { *place } else { 0 }
+}
+
 impl Content {
-    /// Whether it is an earlier state of another: fewer rows, and the tables that these add up to.
+    /// Whether it is an earlier state of another: fewer rows at the end, and the tables that all of them add up to. Of
+    /// tables whose first rows are pruned production code has said that they agree with what was kept.
     fn is_beginning_of(&self, other: &Self) -> Result<bool, Broken> {
         let is_beginning = self.rows.is_empty() || self.epoch == other.epoch;
-        Ok(is_beginning && other.rows.starts_with(&self.rows) && self.added_up()? == self.tables)
+        // It may have rows that were pruned later.
+        let (first, last) =
+            (other.rows.first().map_or(0, |row| place(row)), other.rows.last().map_or(0, |row| place(row)));
+        let shared = self.rows.iter().skip_while(|row| place(row) < first);
+        let is_first = shared.zip(&other.rows).all(|(row, other)| row == other)
+            && self.rows.last().map_or(0, |row| place(row)) <= last;
+        let is_pruned = self.rows.first().map_or(0, |row| place(row)) > 1;
+        Ok(is_beginning && is_first && (is_pruned || self.added_up()? == self.tables))
     }
 
     /// The captured tables that the log's own rows add up to.

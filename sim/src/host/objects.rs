@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cdc::{
-    Aggregate, AttachOptions, Cdc, Env, Filter, FilterStage, Object, Operation, Outcome, Record, Stage,
-    StageError, StageState, Verdict,
+    Aggregate, AttachOptions, Cdc, Cursor, Env, Filter, FilterStage, Object, Operation, Outcome, Record,
+    Save, Stage, StageError, StageState, Verdict,
 };
+use cdc_log::Log;
 use tokio::sync::oneshot;
 
+use super::readers::ONLOOKER;
 use super::{Host, News, REOPEN_AFTER, lock};
 use crate::application::Application;
 use crate::failure::{chain, ensure};
@@ -119,6 +121,9 @@ impl Host {
             let parent = place.parent.map(|parent| oracle.place(parent).id.clone());
             (place, parent)
         };
+        if self.options.retention_events.is_some() {
+            self.look_on(env, &place).await?;
+        }
         let mut builder = cdc.object(place.id.as_str());
         if let Some(database) = database {
             let options = AttachOptions {
@@ -153,6 +158,27 @@ impl Host {
             builder = builder.stages(stages);
         }
         builder.open().await
+    }
+
+    /// The onlooker is a subscriber of a log before anything is in it.
+    async fn look_on<E: Env>(&self, env: &E, place: &Place) -> cdc::Result<()> {
+        let (path, id, clock) = (self.folder.join(place.log_file()), place.id.clone(), env.clock());
+        let (way, done) = oneshot::channel();
+        env.blocking(move || {
+            std::fs::create_dir_all(path.parent().unwrap_or(&path))
+                .expect("the folders of a project can be made");
+            let looked = Log::open(&path, &id, &clock).and_then(|mut log| {
+                if log.checkpoint(ONLOOKER)?.is_none() {
+                    log.transact(|log| log.save_checkpoint(ONLOOKER, &Save::at(Cursor::START)))?;
+                }
+                Ok(())
+            });
+            drop(way.send(looked));
+        });
+        match done.await {
+            Ok(looked) => Ok(looked?),
+            Err(_ended) => std::future::pending().await,
+        }
     }
 
     /// Names another parent for an object that is open, which must be refused, and opens some as they are again.

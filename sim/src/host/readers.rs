@@ -1,19 +1,23 @@
 //! Who reads in a process: consumers with effects, readers with a cursor of their own, and folds.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use cdc::{Change, Env, FenceToken, Object};
+use cdc::{Change, Cursor, Env, FenceToken, Object, Sequence};
 use futures_util::TryStreamExt as _;
 
 use super::{Host, lock};
 use crate::failure::ensure;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, number};
 use crate::workload::ECHOES;
 
 /// The stream of random numbers of those who read along.
 const READERS: usize = usize::MAX / 2;
+
+/// The stream of random numbers of the onlooker.
+const ONLOOKERS: usize = usize::MAX / 11;
 
 /// Longest pause between two rounds of a consumer.
 const CONSUME_PAUSE_MAX: Duration = Duration::from_millis(300);
@@ -55,6 +59,12 @@ pub(crate) struct FoldedDocument {
     pub(crate) after: String,
 }
 
+/// The subscriber that stands for the checkers: rows that they have not seen stay.
+pub(crate) const ONLOOKER: &str = "onlooker";
+
+/// Longest pause before what the checkers have seen is told to a log.
+const ONLOOKER_PAUSE_MAX: Duration = Duration::from_millis(200);
+
 /// The subscriber whose effects the checkers look at.
 pub(crate) const SUBSCRIBER: &str = "watcher";
 
@@ -88,6 +98,29 @@ impl Host {
                 }
             });
         }
+    }
+
+    /// Tells the logs what the checkers have seen of them, where rows go at all.
+    pub(super) fn start_onlooker<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
+        if self.options.retention_events.is_none() {
+            return;
+        }
+        let (mut random, ours) = (self.random.branch(ONLOOKERS), env.clone());
+        let (oracle, objects) = (Arc::clone(&self.oracle), objects.to_vec());
+        env.spawn(async move {
+            let mut told = BTreeMap::new();
+            loop {
+                ours.sleep(random.time(ONLOOKER_PAUSE_MAX)).await;
+                for (at, object) in &objects {
+                    let seen = number(lock(&oracle).known(*at).rows.len());
+                    let cursor = Cursor::after(Sequence::new(seen));
+                    // What fails comes again with the next round.
+                    if told.get(at) != Some(&seen) && object.checkpoint(ONLOOKER).save(cursor).await.is_ok() {
+                        told.insert(*at, seen);
+                    }
+                }
+            }
+        });
     }
 
     /// Somebody reads along in batches and goes on after the cursor he has kept, whatever becomes of this process.

@@ -24,6 +24,8 @@ impl FaultPlan {
         let attached =
             Random::stream(seed, "attached databases").pick(&[0, 0, 0, 0, 10, 30, 60, 100]).to_owned();
         options.attached_percent = attached;
+        let kept = [None, None, None, Some(1), Some(20), Some(200)];
+        options.retention_events = *Random::stream(seed, "retention").pick(&kept);
         options.rotten = *Random::stream(seed, "rotten").pick(&[0, 0, 2, 8]);
         options.reject_percent = *Random::stream(seed, "rejects").pick(&[0, 0, 30]);
         options.reckless_percent = *Random::stream(seed, "reckless").pick(&[0, 0, 0, 30]);
@@ -88,6 +90,7 @@ impl Options {
             attached_percent: 0,
             reckless_percent: 0,
             redesigned_percent: 0,
+            retention_events: None,
             audit_ms: 0,
             filled_percent: 0,
             rotten: 0,

@@ -57,6 +57,27 @@ impl<R: Runner> World<'_, R> {
         self.tables.check(store, &lock(&self.oracle))
     }
 
+    /// A log that keeps more hot than it is to, although everybody has taken it.
+    pub(super) fn not_pruned(&mut self) -> Result<Option<String>, Broken> {
+        let Some(most) = self.plan.options.retention_events else { return Ok(None) };
+        if lock(&self.oracle).any_rewound() {
+            return Ok(None);
+        }
+        for object in 0..self.paths.len() {
+            let place = lock(&self.oracle).place(object).clone();
+            if place.parent.is_none() && !place.archives {
+                continue;
+            }
+            let held =
+                self.quietly(place.host, |looks, _| Ok((looks.floor(object)?.0, looks.tail(object)?)))?;
+            let (floor, tail) = held;
+            if floor + most.max(1) <= tail {
+                return Ok(Some(format!("object {object} keeps {floor} to {tail}, it is to keep {most}")));
+            }
+        }
+        Ok(None)
+    }
+
     /// What the log of an object whose application lost something does not say of its tables.
     pub(super) fn not_drained(&mut self) -> Result<Option<String>, Broken> {
         for object in 0..self.paths.len() {
@@ -165,6 +186,15 @@ impl<R: Runner> World<'_, R> {
                 continue;
             }
             let folded = self.ask(host, |way| Order::Fold(object, way))?;
+            let (floor, _) = self.quietly(host, |looks, _| looks.floor(object))?;
+            if floor > 1 && !lock(&self.oracle).place(object).archives {
+                let is_told =
+                    folded.as_ref().is_err_and(|told| told.contains("the oldest readable sequence"));
+                ensure(is_told, "below the floor is told", || {
+                    format!("object {object} has the floor {floor} and no archive, its history is {folded:?}")
+                })?;
+                continue;
+            }
             let folded = folded.map_err(|saw| Broken { promise: "a replay reads everything", saw })?;
             check_fold(&lock(&self.oracle), object, folded)?;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::application::is_busy;
 use crate::checks::{Above, Claim, Looks};
 use crate::disk::Faults;
-use crate::failure::Broken;
+use crate::failure::{Broken, ensure};
 use crate::oracle::Oracle;
 use crate::world::{CLAIMS_MAX, Runner, World, lock};
 
@@ -70,7 +70,39 @@ impl<R: Runner> World<'_, R> {
         self.quietly(host, |looks, oracle| {
             oracle.dirty.remove(&object);
             looks.look(oracle, object)
-        })
+        })?;
+        self.check_floor(object, host)
+    }
+
+    /// Nothing went that somebody needs: the root and the archives on the way have it, and every subscriber.
+    fn check_floor(&mut self, object: usize, host: usize) -> Result<(), Broken> {
+        const PROMISE: &str = "rows go behind settled and every subscriber only";
+        if self.plan.options.retention_events.is_none() {
+            return Ok(());
+        }
+        let found = self.quietly(host, |looks, _| looks.floor(object).map(Some))?;
+        let Some((floor, subscriber)) = found.filter(|(floor, _)| *floor > 1) else { return Ok(()) };
+        let gone = floor - 1;
+        ensure(subscriber.is_none_or(|subscriber| subscriber >= gone), PROMISE, || {
+            format!("object {object} has dropped {gone} rows, a subscriber is at {subscriber:?}")
+        })?;
+        let place = lock(&self.oracle).place(object).clone();
+        if place.archives {
+            let archived = self.store.as_ref().and_then(|store| self.tables.watermark(store, object));
+            ensure(archived.is_some_and(|archived| archived >= gone), PROMISE, || {
+                format!("object {object} has dropped {gone} rows, {archived:?} are archived")
+            })?;
+        }
+        ensure(place.archives || place.parent.is_some(), PROMISE, || {
+            format!("object {object} has dropped {gone} rows of which nobody has another copy")
+        })?;
+        if let Some(parent) = place.parent {
+            // Held against the logs above like what is called settled in an answer.
+            let mut oracle = lock(&self.oracle);
+            let claim = oracle.claims.entry((parent, object)).or_default();
+            *claim = gone.max(*claim);
+        }
+        Ok(())
     }
 
     /// Looks at an object and everything below it that it may have taken something from.

@@ -11,6 +11,7 @@ mod fold;
 mod follow;
 mod history;
 mod init;
+mod prune;
 mod replay;
 mod run;
 mod serve;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     History(history::Args),
     Checkpoint(checkpoint::Args),
     Archive(archive::Args),
+    Prune(prune::Args),
     Tree(tree::Args),
     Verify(verify::Args),
     Completions(completions::Args),
@@ -70,6 +72,7 @@ impl Command {
             Self::History(args) => Box::pin(history::run(args, session)),
             Self::Checkpoint(args) => Box::pin(checkpoint::run(args, session)),
             Self::Archive(args) => Box::pin(archive::run(args, session)),
+            Self::Prune(args) => Box::pin(prune::run(args, session)),
             Self::Tree(args) => Box::pin(tree::run(args, session)),
             Self::Verify(args) => Box::pin(verify::run(args, session)),
         };

@@ -36,6 +36,9 @@ pub(super) struct Line {
     context_at: Option<SocketAddr>,
     depth: usize,
     pub(super) tail: Option<Sequence>,
+    /// The oldest readable sequence, where older ones were pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<Sequence>,
     #[serde(skip_serializing_if = "Option::is_none")]
     acked: Option<Sequence>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,6 +122,7 @@ async fn line(project: &Project, env: &Tokio, spec: &ObjectSpec, depth: usize) -
         context_at: spec.context.as_ref().and_then(|context| project.remote(context)),
         depth,
         tail: None,
+        floor: None,
         acked: None,
         lag: None,
         archived: None,
@@ -139,6 +143,7 @@ async fn look(project: &Project, env: &Tokio, line: &mut Line) -> cdc::Result<()
     let status = reader.status().await?;
     let tail = status.tail.sequence;
     line.tail = Some(tail);
+    line.floor = Some(status.floor).filter(|floor| *floor > Sequence::new(1));
     line.acked = status.acked;
     line.compared_at = status.compared_at;
     line.collisions = Some(status.collisions).filter(|count| *count > 0);

@@ -1,6 +1,6 @@
 use crate::world::World;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "",
     "watch",
     "init",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 17] = [
     "checkpoint",
     "checkpoint set",
     "archive",
+    "prune",
     "tree",
     "verify",
 ];

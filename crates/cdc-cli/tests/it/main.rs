@@ -6,6 +6,7 @@ mod attaching;
 mod failing;
 mod following;
 mod help;
+mod pruning;
 mod reading;
 mod serving;
 mod world;

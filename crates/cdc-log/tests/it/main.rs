@@ -29,6 +29,7 @@ mod ledger;
 mod log;
 mod random;
 mod restores;
+mod retention;
 mod rot;
 mod statements;
 mod tables;

@@ -114,6 +114,8 @@ pub(crate) struct Memory {
     /// The call that fails, counted from 1; 0 never.
     fails_at: AtomicU64,
     calls: AtomicU64,
+    /// What it holds from this call on; at 0 nothing else.
+    becomes: Mutex<(u64, Vec<Record>)>,
 }
 
 impl Memory {
@@ -130,6 +132,12 @@ impl Memory {
         self
     }
 
+    /// Holds other records from this call on.
+    pub(crate) fn becoming(mut self, call: u64, records: &[Record]) -> Self {
+        self.becomes = Mutex::new((call, records.to_vec()));
+        self
+    }
+
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Relaxed)
     }
@@ -142,6 +150,10 @@ impl Memory {
         let call = self.calls.fetch_add(1, Relaxed) + 1;
         if call == self.fails_at.load(Relaxed) {
             return Err(Broken);
+        }
+        let (at, records) = &mut *self.becomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if call == *at {
+            self.change(|now| *now = std::mem::take(records));
         }
         Ok(look(&self.records.lock().unwrap_or_else(PoisonError::into_inner)))
     }

@@ -7,6 +7,7 @@ mod failures;
 mod granting;
 mod hierarchy;
 mod remote;
+mod retention;
 mod settings;
 mod sharing;
 
