@@ -60,6 +60,13 @@ impl Looks {
         self.readers.remove(&at);
     }
 
+    /// Closes what engines are to find closed.
+    pub(crate) fn let_go(&mut self) {
+        if self.readers_max == 1 {
+            self.readers.clear();
+        }
+    }
+
     fn reader(&mut self, at: usize) -> Result<&mut Reader, Broken> {
         if !self.readers.contains_key(&at) && self.readers.len() >= self.readers_max {
             self.readers.clear();

@@ -20,7 +20,12 @@ impl<R: Runner> World<'_, R> {
         let disk = self.process(host).disk.clone();
         // A log that its engine has closed is opened, which makes files.
         let due = disk.put_off_dying();
-        let done = self.without_faults(host, look);
+        let done = self.without_faults(host, |looks, oracle| {
+            let seen = look(looks, oracle);
+            // Closing is of its disk too.
+            looks.let_go();
+            seen
+        });
         disk.go_on_dying(due);
         done
     }

@@ -33,7 +33,8 @@ fn what_the_root_has_not_settled_as_far_as_is_stored_stays() {
     fs::write(&path, settings.replace("[retention]\n", "[retention]\nmaxEvents = 1\n")).unwrap();
     let line: serde_json::Value = serde_json::from_str(&world.ok("prune app.db -o ndjson")).unwrap();
     // How much of it the link had heard by the end of the run is a matter of moments.
-    let held: u64 = line["held"].as_array().unwrap().iter().map(|held| held["records"].as_u64().unwrap()).sum();
+    let held: u64 =
+        line["held"].as_array().unwrap().iter().map(|held| held["records"].as_u64().unwrap()).sum();
     assert_eq!(line["floor"].as_u64().unwrap() + held, 6, "{line}");
     let held = line["held"].to_string();
     assert!(held == "[]" || held.contains("the root and the archives on the way"), "{held}");
