@@ -62,7 +62,6 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("recovered-rows-not-synced", "what is told is on disk", &[ACKED, CAPTURED, ONCE, STAYS, STOPPED]),
     mutant("not-synced", "a commit is on disk", &[ACKED, CAPTURED, STAYS, WHOLE, SETTLED]),
     mutant("tail-moved-before-commit", "a tail moves with a commit only", &[DENSE, ONCE, CAPTURED, STOPPED]),
-    mutant("rollback-commits", "a rollback leaves nothing", &[CAPTURED, WHOLE]),
     mutant(
         "failed-write-kept",
         "a write that fails in a shared transaction leaves nothing",

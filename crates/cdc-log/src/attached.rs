@@ -514,10 +514,11 @@ impl Start {
         match restored::fork_point(user, log)? {
             Some((row, sequence)) => {
                 self.from = Some(row);
-                match restored::undo(log, sequence)? {
-                    Some(undone) => (self.done.records, self.done.reconciled) = (undone, undone),
-                    None => self.compare = Compare::All,
+                if let Some(undone) = restored::undo(log, sequence)? {
+                    (self.done.records, self.done.reconciled) = (undone, undone);
                 }
+                // What bypassed capture after the copy was taken is in before-images, and not in the copy.
+                self.compare = Compare::All;
                 drain::set_mark(log.conn(), row)
             }
             None if trims(user)? > trims(log.conn())? => Err(Error::LogRewound {
@@ -534,11 +535,6 @@ impl Start {
     }
 
     fn drain(mut self, source: Source<'_>, log: &mut LogTransaction<'_>) -> Result<Drained> {
-        if self.compare != Compare::All && self.done.records >= drain::DRAIN_ROWS_MAX {
-            // A very long undo is committed by itself.
-            self.done.more = true;
-            return Ok(self.done);
-        }
         let from = self.from.map_or(From::First, From::After);
         let (drained, mark) = drain::drain(source, log, from, self.compare, None)?;
         self.done.add(drained);

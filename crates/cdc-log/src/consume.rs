@@ -74,6 +74,7 @@ impl Log {
             self.transact(|log| log.save_checkpoint(subscriber, &save).map(drop))?;
             return Ok(Some(Consumed { cursor, done: None }));
         }
+        self.drain_foreign()?;
         let done = self.write_in(|log, own| {
             log.save_checkpoint(subscriber, &save)?;
             let first = log.tail().sequence.next();

@@ -12,7 +12,7 @@ use crate::transaction::{CaptureRow, LogTransaction};
 use crate::{Error, Result, documents, store};
 
 /// One transaction drains at most this many capture rows, or the one change that they are part of.
-pub(crate) const DRAIN_ROWS_MAX: u64 = 10_000;
+const DRAIN_ROWS_MAX: u64 = 10_000;
 
 /// And at most this many bytes of bodies.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
@@ -134,8 +134,13 @@ pub(crate) fn drain(
     {
         drain.comparison.begin(user, log, Why::Needed)?;
     } else if compare == Compare::Audit && !drain.comparison.is_open() {
-        drain.comparison.begin(user, log, Why::Audit)?;
+        // Nothing waits for an index that nobody needed so far.
+        match documents::catch_up(log)? {
+            true => drain.comparison.begin(user, log, Why::Audit)?,
+            false => drain.done.more = true,
+        }
     }
+    let is_behind = drain.done.more;
     if drain.comparison.is_open() && !documents::catch_up(log)? {
         drain.done.more = true;
     } else {
@@ -154,6 +159,7 @@ pub(crate) fn drain(
             drain.comparison.step(user, log, &mut drain.done)?;
             drain.done.more = goes_on(&drain.comparison);
         }
+        drain.done.more |= is_behind;
     }
     if drain.comparison != before {
         drain.comparison.write(log.conn())?;

@@ -334,6 +334,13 @@ impl Log {
         self.drain_rest(Drained { more, ..Drained::default() })
     }
 
+    /// Drains what others have written into captured tables of the file meanwhile, so that it is not taken for the next
+    /// transaction's.
+    pub(crate) fn drain_foreign(&mut self) -> Result<()> {
+        self.own_capture.pending |= crate::attached::has_capture_rows(&self.conn)?;
+        self.drain().map(drop)
+    }
+
     /// Goes on with a comparison of all captured tables with the log, or begins one: a range of keys, in one transaction.
     /// `more` is set until it is done; [`Log::compared_at`] tells when the last one began.
     ///

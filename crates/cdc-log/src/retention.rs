@@ -185,14 +185,15 @@ impl Log {
         let measured = self.measure(retention)?;
         let floor = self.floor()?;
         let wanted = self.over_limits(retention, now)?;
-        let holds = self.holds(holds)?;
+        let others = holds;
+        let holds = self.holds(others)?;
         let through = wanted.min(may_go(&holds, self.tail().sequence));
         let held = losses(holds, floor, wanted.min(before(self.tail().sequence)));
         if through < floor {
             let pages = self.give_back()?;
             return Ok(Pruned { pages, floor, held, more: pages > 0 || !measured, ..Pruned::default() });
         }
-        let pruned = self.prune_chunk(through)?;
+        let pruned = self.prune_chunk(through, Some(others))?;
         Ok(Pruned { held, more: true, ..pruned })
     }
 
@@ -209,7 +210,7 @@ impl Log {
             let pages = self.give_back()?;
             return Ok(Pruned { pages, floor, more: pages > 0, ..Pruned::default() });
         }
-        Ok(Pruned { more: true, ..self.prune_chunk(through)? })
+        Ok(Pruned { more: true, ..self.prune_chunk(through, None)? })
     }
 
     /// What [`Log::prune_through`] would drop, and for whom.
@@ -299,8 +300,15 @@ impl Log {
         Ok(through == tail)
     }
 
-    fn prune_chunk(&mut self, through: Sequence) -> Result<Pruned> {
-        let pruned = self.transact(|log| log.prune_chunk(through))?;
+    /// `needed` says who is asked again inside the transaction: another process may have saved a checkpoint meanwhile.
+    fn prune_chunk(&mut self, through: Sequence, needed: Option<&[Hold]>) -> Result<Pruned> {
+        let pruned = self.transact(|log| {
+            let through = match needed {
+                Some(others) => through.min(may_go(&log.log().holds(others)?, log.log().tail().sequence)),
+                None => through,
+            };
+            log.prune_chunk(through)
+        })?;
         reached!("log.pruned");
         if self.measured.floor < pruned.floor {
             self.measured.floor = pruned.floor;

@@ -54,7 +54,10 @@ fn make() -> Result<Vec<u8>> {
 /// Puts a copy at `path`, where nothing is. When that fails nothing is there still, and SQLite makes the file itself or
 /// says why it cannot.
 pub(crate) fn place(path: &Path) -> Result<()> {
-    if !path.exists() {
+    // A write-ahead log without its file is not laid over a new one.
+    let mut left = path.as_os_str().to_owned();
+    left.push("-wal");
+    if !path.exists() && !Path::new(&left).exists() {
         let bytes = bytes()?;
         let draft = draft_of(path);
         let placed = copy(bytes, &draft, path);

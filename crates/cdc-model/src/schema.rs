@@ -104,7 +104,13 @@ impl SchemaChange {
             members.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
         for change in &self.changes {
             match change {
-                ColumnChange::Added { name, value } => members.push((name, value.as_str())),
+                ColumnChange::Added { name, value } => {
+                    match members.iter_mut().find(|(member, _)| member == name) {
+                        // A comparison has brought it already.
+                        Some(member) => member.1 = value.as_str(),
+                        None => members.push((name, value.as_str())),
+                    }
+                }
                 ColumnChange::Dropped { name } => members.retain(|(member, _)| member != name),
                 ColumnChange::Renamed { from, to } => {
                     members

@@ -101,5 +101,12 @@ fn step_at(node: &mut Node, now: Timestamp, settings: &AuditSettings) -> Result<
         Hot::Attached(attached) => attached.audit()?.drained.more,
         Hot::Owned(log) => log.audit()?.more,
     };
-    Ok(if more { Step::More } else { Step::Done(node.log().compared_at()?.unwrap_or(now)) })
+    let compared = node.log().compared_at()?;
+    Ok(match (&node.hot, compared) {
+        _ if more => Step::More,
+        (_, Some(compared)) => Step::Done(compared),
+        // What ended was the taking up of new tables.
+        (Hot::Attached(_), None) => Step::More,
+        (Hot::Owned(_), None) => Step::Done(now),
+    })
 }

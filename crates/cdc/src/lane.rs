@@ -46,6 +46,8 @@ struct Queue<T, M> {
     /// A turn found the value held and is to be asked for again.
     missed: bool,
     closed: bool,
+    /// Nobody is left to run what is queued.
+    abandoned: bool,
     /// Tells who closes the lane, by being dropped, that the value is gone.
     gone: Option<oneshot::Sender<()>>,
 }
@@ -72,6 +74,7 @@ impl<T: Send + 'static, E: Env, M: Send + 'static> Lane<T, E, M> {
             running: false,
             missed: false,
             closed: false,
+            abandoned: false,
             gone: None,
         };
         Self { shared: Arc::new(Shared { queue: Mutex::new(queue), together }), env }
@@ -180,8 +183,7 @@ impl<T: Send + 'static, E: Env, M: Send + 'static> Lane<T, E, M> {
         };
         let done = work(&mut value);
         let mut queue = self.shared.lock();
-        if queue.closed {
-            // Abandoned meanwhile.
+        if queue.abandoned {
             drop(queue);
             drop(value);
             return Some(done);
@@ -200,7 +202,7 @@ impl<T: Send + 'static, E: Env, M: Send + 'static> Lane<T, E, M> {
     /// Drops the value and what is queued: nobody is left to run it.
     fn abandon(&self) {
         let mut queue = self.shared.lock();
-        queue.closed = true;
+        (queue.closed, queue.abandoned) = (true, true);
         let left = (std::mem::take(&mut queue.jobs), queue.value.take(), queue.gone.take());
         drop(queue);
         drop(left);

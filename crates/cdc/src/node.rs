@@ -143,7 +143,8 @@ impl Slot {
     pub(crate) fn close(&mut self, closing: Closing) -> bool {
         let Place::Open(node) = &mut self.place else { return false };
         let log = node.hot.log();
-        let leaves_wal = closing == Closing::LeavingWal && log.leave_wal().is_ok();
+        // What a failed commit has left in the log must not come back with it.
+        let leaves_wal = closing == Closing::LeavingWal && !log.is_poisoned() && log.leave_wal().is_ok();
         self.place = Place::Closed(Closed {
             path: log.path().to_owned(),
             epoch: log.epoch(),
@@ -169,7 +170,8 @@ impl Closed {
         }
         let log = hot.log();
         // Of a commit that failed nobody knows whether it was one.
-        let is_same_tail = log.tail() == self.tail || !self.is_durable;
+        let is_later = log.tail().sequence > self.tail.sequence;
+        let is_same_tail = log.tail() == self.tail || (!self.is_durable && is_later);
         if log.epoch() != self.epoch || !is_same_tail {
             let found = format!("{} of epoch {}", log.tail().sequence, log.epoch());
             let closed = format!("{} of epoch {}", self.tail.sequence, self.epoch);

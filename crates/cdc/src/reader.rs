@@ -1,6 +1,8 @@
 use cdc_iceberg::Status as ArchiveStatus;
 use cdc_log::{DeadLetter, Limit, Log, Losses, Pruned, Retention, Save};
-use cdc_model::{Checkpoint, Cursor, FenceToken, Filter, ObjectId, Record, Sequence, Subscriber, Timestamp};
+use cdc_model::{
+    Checkpoint, Cursor, FenceToken, Filter, Mark, ObjectId, Record, Sequence, Subscriber, Timestamp,
+};
 use cdc_net::{Env, Tokio};
 use cdc_relay::Outbound;
 use cdc_replay::{Folded, Replay, ReplayBatch, Until};
@@ -250,21 +252,24 @@ impl<E: Env> Reader<E> {
     ///
     /// [`Error::Log`](crate::Error::Log).
     pub async fn dead_letters(&self, after: Sequence, most: u32) -> Result<Vec<DeadLetter>> {
-        self.on_log(move |log| Ok(log.dead_letters(after, most)?)).await
+        self.on_log(move |log| {
+            log.refresh()?;
+            Ok(log.dead_letters(after, most)?)
+        })
+        .await
     }
 
     /// How far everybody has come, as far as is stored.
     async fn reach(&self) -> Result<Reach> {
-        let mut archived = self.archives.then_some(Sequence::ZERO);
-        if let Some(status) = self.archive_status().await? {
-            archived = Some(status.watermark.map_or(Sequence::ZERO, |mark| mark.sequence));
-        }
+        let mark = self.archive_status().await?.and_then(|status| status.watermark);
+        let archives = self.archives;
         let parent = self.spec.context.clone();
         self.on_log(move |log| {
             log.refresh()?;
             let link = parent.as_ref().map(|parent| crate::node::outbound(log, parent)).transpose()?;
             let settled = link.map_or(log.tail().sequence, |link| link.settled);
             let decided = crate::node::decided_in(log)?.map(|decided| decided.sequence);
+            let archived = archives.then(|| mark.map_or(Sequence::ZERO, |mark| confirmed(log, mark)));
             Ok(Reach { parent, settled, archived, decided })
         })
         .await
@@ -299,6 +304,13 @@ impl<E: Env> Reader<E> {
     ) -> Result<R> {
         self.hot.lane.run(work).await?
     }
+}
+
+/// How far an archive holds this log: nothing of it where the log does not confirm the archive's mark.
+fn confirmed(log: &Log, mark: Mark) -> Sequence {
+    let own = log.position_at(mark.sequence);
+    let agrees = mark.epoch == log.epoch() && own.is_ok_and(|own| own == mark.position());
+    if agrees { mark.sequence } else { Sequence::ZERO }
 }
 
 /// A replay to be started.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cdc_model::{Body, Operation, RawChange, Tag, Value, ValueRef, changed_columns_json};
+use cdc_model::{Body, Operation, RawChange, Tag, Value, ValueRef, changed_columns_json, row_from_json};
 use rusqlite::Row;
 use serde_json::value::RawValue;
 
@@ -240,13 +240,13 @@ impl Found<'_> {
         let mut change = RawChange::new(operation, self.collection, self.document_id);
         (change.schema_version, change.tag) = (self.version, Some(&self.tag));
         (change.before, change.after) = (from, to);
-        let (Some(from), Some(to)) = (from, to) else { return Ok(Some(change.to_body())) };
-        let (from, to) = (columns(from)?, columns(to)?);
+        let (Some(from_text), Some(to_text)) = (from, to) else { return Ok(Some(change.to_body())) };
+        let (from, to) = (columns(from_text)?, columns(to_text)?);
         let paths = changed_columns(&from, &to);
         change.changed_fields = Some(&paths);
         let body = change.to_body();
-        if !from.keys().eq(to.keys()) {
-            // A column came or went: the one row cannot be told from the other and what changed.
+        if names(from_text)? != names(to_text)? {
+            // A column came, went or has another place: the one row cannot be told from the other and what changed.
             return Ok(Some(body));
         }
         let mut delta = body.columns()?;
@@ -260,6 +260,12 @@ type Columns = BTreeMap<String, Box<RawValue>>;
 
 fn columns(text: &str) -> Result<Columns> {
     serde_json::from_str(text).map_err(undecoded)
+}
+
+/// The names of a row's columns in their order.
+fn names(text: &str) -> Result<Vec<String>> {
+    let row: &RawValue = serde_json::from_str(text).map_err(undecoded)?;
+    Ok(row_from_json(row)?.into_iter().map(|(name, _)| name).collect())
 }
 
 fn undecoded(error: serde_json::Error) -> Error {

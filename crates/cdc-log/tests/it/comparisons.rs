@@ -230,6 +230,11 @@ fn a_schema_change_that_folds_follow_costs_no_event_for_each_row() {
         ("ALTER TABLE t RENAME TO renamed", "renamed", 0),
         ("ALTER TABLE t ADD COLUMN c DEFAULT 1; UPDATE t SET c = 2 WHERE id = 5", "t", 1),
         // What the columns do not tell is found row by row.
+        (
+            "CREATE TABLE n(id INTEGER PRIMARY KEY, b, a); INSERT INTO n SELECT id, b, a FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t",
+            "t",
+            3000,
+        ),
         ("ALTER TABLE t ADD COLUMN g TEXT AS (a || 'g')", "t", 3000),
     ] {
         let folder = folder();
