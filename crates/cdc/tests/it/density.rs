@@ -11,6 +11,7 @@ use cdc::{
 };
 use rusqlite::Connection;
 
+use crate::failures::until;
 use crate::{CUSTOMERS, everything};
 
 const ROOT: &str = "https://crm.headless.ly";
@@ -50,16 +51,6 @@ fn wal(database: &Path) -> PathBuf {
     let mut wal = database.as_os_str().to_owned();
     wal.push("-wal");
     wal.into()
-}
-
-async fn until(mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
-        if holds().await {
-            return;
-        }
-        Tokio::current().sleep(Duration::from_millis(20)).await;
-    }
-    panic!("it did not come true within 10 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
