@@ -4,7 +4,7 @@
 use cdc_model::{Body, Content, Operation, Record, SchemaChange, Sequence, Tag, mutant};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::log::Limit;
+use crate::read::Limit;
 use crate::transaction::LogTransaction;
 use crate::{Error, Log, Result, store};
 

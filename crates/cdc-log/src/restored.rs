@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::Result;
 use crate::capture::Found;
-use crate::log::Limit;
+use crate::read::Limit;
 use crate::transaction::{CaptureRow, LogTransaction};
 
 fn own_records(

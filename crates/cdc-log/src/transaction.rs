@@ -4,7 +4,7 @@ use cdc_model::{Body, Epoch, Mark, ObjectId, Origin, Position, Record, Sequence,
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
-use crate::log::{DIGEST_EVERY, Origins, Tail};
+use crate::read::{DIGEST_EVERY, Origins, Tail};
 use crate::{Limit, Log, Result};
 
 /// What a parent keeps of one child's link.

@@ -6,7 +6,7 @@ use cdc_model::{Digest, Document, Fold, ObjectId, Record, Sequence, Timestamp, m
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::live::LiveRows;
-use crate::log::{DIGEST_EVERY, Limit};
+use crate::read::{DIGEST_EVERY, Limit};
 use crate::{Error, Log, Result, capture, documents};
 
 /// What a verified log holds.
