@@ -81,6 +81,8 @@ impl Object {
 
     /// One transaction, and what it left.
     fn write(&mut self, step: &[Event], thoroughly: bool) -> Result<(), Difference> {
+        // What a write before has left is nothing that this one can undo.
+        self.log.drain().map_err(Difference::look)?;
         let (documents, before) = (self.documents.clone(), self.log.tail());
         let mut savepoints: Vec<Documents> = Vec::new();
         let gives_up = self.random.one_in(6);
