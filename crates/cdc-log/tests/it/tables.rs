@@ -19,14 +19,14 @@ pub(crate) struct Features {
 impl Features {
     pub(crate) const CURRENT: Self = Self { version: i32::MAX, mixed: false, itself: false };
 
-    /// Whether a unique REAL column is one thing. Older ones leave an integer in it as it was written, and take it for a
-    /// REAL or not from one statement to the next: their indexes lose rows, without us too.
     /// Whether a trigger may keep a row that a REPLACE is to remove: 3.26 then keeps both and damages the index.
     pub(crate) const fn deletes_ignored(self) -> bool {
         self.version >= 3_040_000
     }
 
-    pub(crate) const fn unique_reals(self) -> bool {
+    /// Whether an index may have a REAL column. Older ones leave an integer in it as it was written, and take it for a
+    /// REAL or not from one statement to the next: their indexes lose rows, without us too.
+    pub(crate) const fn indexed_reals(self) -> bool {
         self.version >= 3_040_000
     }
 
@@ -78,6 +78,7 @@ pub(crate) struct Column {
     pub(crate) generated: bool,
     /// Whether it is an INTEGER PRIMARY KEY.
     pub(crate) key: bool,
+    pub(crate) real: bool,
 }
 
 impl Column {
@@ -122,7 +123,8 @@ impl Table {
         let columns = statement.query_map([name], |row| {
             let (column, declared): (String, String) = (row.get(0)?, row.get(3)?);
             let (key, generated): (usize, bool) = (row.get(2)?, row.get(1)?);
-            Ok((key, Column { name: quoted(&column), generated, key: key > 0 && declared == "INTEGER" }))
+            let (is_key, real) = (key > 0 && declared == "INTEGER", declared == "REAL");
+            Ok((key, Column { name: quoted(&column), generated, key: is_key, real }))
         });
         let columns: Vec<(usize, Column)> = columns.unwrap().map(Result::unwrap).collect();
         let mut key: Vec<_> = columns
@@ -248,7 +250,12 @@ impl Builder<'_> {
         let name = self.name();
         self.declared.push(format!("{name} {declared}"));
         let key = declared.starts_with("INTEGER PRIMARY KEY");
-        self.columns.push(Column { name: name.clone(), generated: false, key });
+        self.columns.push(Column {
+            name: name.clone(),
+            generated: false,
+            key,
+            real: declared.starts_with("REAL"),
+        });
         name
     }
 
@@ -263,7 +270,7 @@ impl Builder<'_> {
         // SQLite 3.40 lets a value of another type into a strict table here, and later ones cannot read it.
         let text = if self.strict { text.replace(" TEXT ", " ANY ") } else { text.to_owned() };
         self.declared.push(text.replace("{n}", &name).replace("{c}", &self.features.as_text(of)));
-        self.columns.push(Column { name, generated: true, key: false });
+        self.columns.push(Column { name, generated: true, key: false, real: false });
     }
 }
 
@@ -285,7 +292,7 @@ pub(crate) fn table(
         b.names.retain(|name| *name != "rowid");
     }
     let text = if strict { "TEXT" } else { b.random.pick(&["TEXT", "VARCHAR(20)", "NUMERIC", "", "REAL"]) };
-    let text = if text == "REAL" && !features.unique_reals() { "NUMERIC" } else { text };
+    let text = if text == "REAL" && !features.indexed_reals() { "NUMERIC" } else { text };
     let nocase = if b.random.one_in(3) { " COLLATE NOCASE" } else { "" };
     let (mut key, mut constraint, mut without_rowid_possible) = (vec![], String::new(), true);
     match b.random.below(9) {
@@ -328,7 +335,7 @@ pub(crate) fn table(
             _ => "",
         };
         let extra = if strict && extra.contains("DEFAULT") { "" } else { extra };
-        let extra = if decl == "REAL" && !features.unique_reals() { "" } else { extra };
+        let extra = if decl == "REAL" && !features.indexed_reals() { "" } else { extra };
         plain.push(b.column(&format!("{decl}{extra}")));
     }
     if features.itself
@@ -375,7 +382,7 @@ pub(crate) fn table(
         (false, false) => "",
     };
     let real = |name: &String| b.declared.iter().any(|text| text.starts_with(&format!("{name} REAL")));
-    plain.retain(|name| features.unique_reals() || !real(name));
+    plain.retain(|name| features.indexed_reals() || !real(name));
     let mut sql = vec![format!("CREATE TABLE {quoted}({}{constraint}){options}", b.declared.join(", "))];
     for index in 0..if plain.is_empty() { 0 } else { b.random.below(3) } {
         let (x, y) = (plain[b.random.below(plain.len())].clone(), plain[b.random.below(plain.len())].clone());

@@ -33,6 +33,7 @@ pub(crate) fn change(
     let name = table.quoted();
     let writable = table.writable();
     let column = writable[random.below(writable.len())].to_owned();
+    let is_real = table.columns.iter().any(|it| it.name == column && it.real);
     match random.below(16) {
         0 | 1 => of(
             "ADD COLUMN",
@@ -57,11 +58,11 @@ pub(crate) fn change(
             of("DROP TABLE", vec![format!("DROP TABLE {name}")])
         }
         9 if tables.len() < TABLES_MAX => new_table(random),
-        10 => of(
+        10 if features.indexed_reals() || !is_real => of(
             "CREATE INDEX",
             vec![format!(
                 "CREATE {}INDEX \"made {made}\" ON {name}({column}{})",
-                if features.unique_reals() { random.pick(&["", "UNIQUE "]) } else { "" },
+                if features.indexed_reals() { random.pick(&["", "UNIQUE "]) } else { "" },
                 random.pick(&["", " COLLATE NOCASE", " DESC"])
             )],
         ),
