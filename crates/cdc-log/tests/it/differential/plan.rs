@@ -317,7 +317,8 @@ impl Plan {
         let change = changes::change(&mut self.random, tables, ours, self.features, self.made);
         // Were they to name what is gone, no statement would run any more.
         self.later.clear();
-        let breaks = change.kind == "DROP TABLE" || self.legacy && change.kind != "CREATE TRIGGER";
+        let breaks = ["DROP TABLE", "rebuild"].contains(&change.kind)
+            || self.legacy && change.kind != "CREATE TRIGGER";
         let broken = theirs.iter().filter(|_| breaks);
         let broken: Vec<Event> = broken
             .map(|name| bypass(conn, "DROP TRIGGER", format!("DROP TRIGGER {}", quoted(name))))
