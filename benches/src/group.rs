@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cdc::{Cdc, Change, Deadline, Object};
+use cdc::{Cdc, Change, Deadline, Durability, Object};
 use futures_util::future::try_join_all;
 use rusqlite::Connection;
 
@@ -16,6 +16,8 @@ pub struct GroupOptions {
     pub in_flight: u32,
     /// Events in all, one to a write.
     pub events: u32,
+    /// When they are on disk.
+    pub durability: Durability,
 }
 
 /// What was found.
@@ -25,8 +27,8 @@ pub struct GroupResult {
     pub events: u32,
     /// What that took.
     pub cost: Cost,
-    /// Transactions that it took. Each is one sync of the write-ahead log; moving that into the database is two more
-    /// every 256 pages.
+    /// Transactions that it took. With [`Durability::Full`] each is one sync of the write-ahead log; moving that into the
+    /// database is two more every 256 pages.
     pub commits: u32,
 }
 
@@ -50,7 +52,7 @@ impl GroupResult {
     }
 }
 
-/// Emits documents into one object through the engine, `synchronous = FULL`.
+/// Emits documents into one object through the engine, until all are on disk.
 ///
 /// # Errors
 ///
@@ -60,7 +62,7 @@ pub fn group(options: GroupOptions) -> Result<GroupResult> {
     let runtime = replay::runtime()?;
     runtime.block_on(async {
         let cdc = Cdc::builder(folder.path()).open().await?;
-        let object = cdc.object("https://crm.headless.ly").open().await?;
+        let object = cdc.object("https://crm.headless.ly").durability(options.durability).open().await?;
         object.write(|tx| Ok(tx.emit(&Change::insert("contacts", "first", &0)?)?)).await?;
         let database = database(&object).await?;
         let (before, first) = (commits(&database)?, object.cursor().await?.sequence);
@@ -69,6 +71,7 @@ pub fn group(options: GroupOptions) -> Result<GroupResult> {
         let watch = crate::Stopwatch::start();
         let cpu = crate::cpu_time();
         try_join_all(writers).await?;
+        object.cursor().await?;
         let wall = watch.elapsed();
         let spent = cpu.zip(crate::cpu_time()).map(|(before, after)| after.saturating_sub(before));
         let events = each * options.in_flight;

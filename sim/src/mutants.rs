@@ -61,6 +61,17 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("ack-without-commit", "an answer waits for the commit", &[ACKED, CAPTURED, DENSE, STAYS]),
     mutant("recovered-rows-not-synced", "what is told is on disk", &[ACKED, CAPTURED, ONCE, STAYS, STOPPED]),
     mutant("not-synced", "a commit is on disk", &[ACKED, CAPTURED, STAYS, WHOLE, SETTLED]),
+    mutant(
+        "sync-changes-nothing",
+        "what is told is on disk",
+        &[ACKED, CAPTURED, DENSE, DETECTED, ONCE, READ, SETTLED, STAYS, STOPPED],
+    ),
+    mutant(
+        "sent-before-synced",
+        "what is sent is on disk",
+        &[ACKED, COVERS, DENSE, DETECTED, HISTORY, ONCE, REPLAYED, SETTLED, STAYS, STOPPED],
+    ),
+    mutant("read-before-synced", "what is read is on disk", &[READ, REPLAYED, STAYS]),
     mutant("tail-moved-before-commit", "a tail moves with a commit only", &[DENSE, ONCE, CAPTURED, STOPPED]),
     mutant(
         "failed-write-kept",

@@ -81,6 +81,8 @@ pub(crate) enum Shown {
 struct Doubt {
     transaction: Transaction,
     ended: bool,
+    /// Its application was told that it committed, which the log shows once it is on disk.
+    told: bool,
 }
 
 /// What an object was when its files were copied.
@@ -272,7 +274,7 @@ impl Oracle {
             return None;
         }
         let transaction = known.workload.next(&known.documents);
-        known.doubt = Some(Doubt { transaction: transaction.clone(), ended: false });
+        known.doubt = Some(Doubt { transaction: transaction.clone(), ended: false, told: false });
         self.begun += 1;
         Some(transaction)
     }
@@ -280,8 +282,14 @@ impl Oracle {
     /// An object's transaction has ended: committed, rolled back on purpose, or nobody knows how.
     pub(crate) fn ended(&mut self, at: usize, committed: Option<bool>) {
         self.dirty.insert(at);
+        let is_normal = self.place(at).normal;
         let known = self.known(at);
         match committed {
+            Some(true) if is_normal => {
+                if let Some(doubt) = &mut known.doubt {
+                    (doubt.ended, doubt.told) = (true, !doubt.transaction.facts.is_empty());
+                }
+            }
             // A look may have seen it already.
             Some(true) => self.settle_doubt(at, true),
             Some(false) => known.doubt = None,
@@ -330,6 +338,11 @@ impl Oracle {
         self.objects.get(at)?.doubt.as_ref().map(|doubt| doubt.transaction.facts.as_slice())
     }
 
+    /// Whether somebody was told of a commit that no look has seen so far.
+    pub(crate) fn is_told(&self, at: usize) -> bool {
+        self.objects.get(at).is_some_and(|known| known.doubt.as_ref().is_some_and(|doubt| doubt.told))
+    }
+
     /// The application of an attached object has looked which of its transactions was the last that committed. It has
     /// ended whatever ran before, and made durable what it saw.
     pub(crate) fn last_committed(&mut self, at: usize, number: u32) {
@@ -343,8 +356,14 @@ impl Oracle {
         self.known(at).unsettled = true;
     }
 
-    /// The power went that an application's database was on.
+    /// The power went that an object's files, or its application's database, were on.
     pub(crate) fn lost_power(&mut self, at: usize) {
+        if self.place(at).normal {
+            let known = self.known(at);
+            known.doubt.iter_mut().for_each(|doubt| doubt.told = false);
+            let told = known.bursts.values_mut().filter(|burst| **burst == Burst::Written);
+            told.for_each(|burst| *burst = Burst::Open);
+        }
         let Some(habits) = self.place(at).attached else { return };
         if self.known(at).unsettled || habits.is_weak() {
             self.loosen(at);
@@ -375,6 +394,11 @@ impl Oracle {
 
     pub(crate) fn is_loose(&self, at: usize) -> bool {
         self.objects.get(at).is_some_and(|known| known.loose.is_some())
+    }
+
+    /// Whether something consumes its log with effects in its own database.
+    pub(crate) fn is_consumed(&self, at: usize) -> bool {
+        self.place(at).consumes && !self.is_attached(at)
     }
 
     /// Whether an application writes the object.

@@ -83,6 +83,9 @@ pub struct Options {
     /// Of a hundred attached databases, how many hold many rows before they are attached.
     #[serde(default)]
     pub filled_percent: u64,
+    /// Of a hundred owned objects, in how many writes are acknowledged before they are on disk.
+    #[serde(default)]
+    pub normal_percent: u64,
     /// Copies of owned objects' files in which bits rot at the end.
     #[serde(default)]
     pub rotten: u64,

@@ -25,6 +25,8 @@ pub(crate) struct Place {
     pub(crate) counts: bool,
     /// Whether something consumes its log with effects in its own database.
     pub(crate) consumes: bool,
+    /// Whether its writes are acknowledged before they are on disk.
+    pub(crate) normal: bool,
     /// How the application works whose database it is attached to; `None` when the engine owns the database.
     pub(crate) attached: Option<Habits>,
 }
@@ -130,6 +132,7 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
             rejects: false,
             counts: random.chance(options.count_percent),
             consumes: random.chance(options.consume_percent),
+            normal: false,
             attached: None,
         });
         if let Some(parent) = parent
@@ -151,6 +154,10 @@ pub(crate) fn draw(seed: u64, options: &Options) -> Vec<Place> {
     let mut rejects = Random::stream(seed, "rejects");
     places.iter_mut().for_each(|place| place.rejects = rejects.chance(options.reject_percent));
     attach(seed, options, &mut places);
+    let mut normal = Random::stream(seed, "normal objects");
+    for place in &mut places {
+        place.normal = normal.chance(options.normal_percent) && place.attached.is_none();
+    }
     places
 }
 

@@ -282,18 +282,13 @@ impl<'p, R: Runner> World<'p, R> {
                     what_is_missing(&oracle)
                 }
             };
-            let missing = match missing {
-                Some(missing) => Some(missing),
-                None => self.not_archived()?,
-            };
-            let missing = match missing {
-                Some(missing) => Some(missing),
-                None => self.not_drained()?,
-            };
-            let missing = match missing {
-                Some(missing) => Some(missing),
-                None => self.not_pruned()?,
-            };
+            type Asked<W> = fn(&mut W) -> Result<Option<String>, Broken>;
+            let asked: [Asked<Self>; 4] =
+                [Self::not_consumed, Self::not_archived, Self::not_drained, Self::not_pruned];
+            let missing = asked.into_iter().try_fold(missing, |missing, asked| match missing {
+                Some(missing) => Ok(Some(missing)),
+                None => asked(self),
+            })?;
             let Some(missing) = missing else { break };
             let late = self.runner.now() - healed_at > LIVENESS_MAX;
             if late {

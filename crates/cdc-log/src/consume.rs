@@ -1,6 +1,6 @@
 use cdc_model::{Cursor, FenceToken, Filter, Record, Tag, mutant};
 
-use crate::{Limit, Log, Result, Save, Tx};
+use crate::{Durability, Limit, Log, Result, Save, Tx};
 
 /// Who consumes a log with effects in the log's own database, and what of it.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Log {
             return Ok(Some(Consumed { cursor, done: None }));
         }
         self.drain_foreign()?;
-        let done = self.write_in(|log, own| {
+        let done = self.write_in(Durability::Full, |log, own| {
             log.save_checkpoint(subscriber, &save)?;
             let first = log.tail().sequence.next();
             let done = own.write(log, |tx| work(tx, &passed))?;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use cdc_model::mutant;
 
 use crate::owned::OwnCapture;
-use crate::{Error, Log, LogTransaction, Result, Tx};
+use crate::{Durability, Error, Log, LogTransaction, Result, Tx};
 
 /// Records that the writes of one transaction append at most, unless its last write alone appends more.
 const RECORDS_MAX: u64 = 20_000;
@@ -23,14 +23,18 @@ const UNDO: &str = "ROLLBACK TO _cdc_write; RELEASE _cdc_write";
 
 impl Log {
     /// Runs `work` in one transaction in which it may do several writes. A write that fails is undone by itself, and the
-    /// others commit. `Ok` means that they are durable.
+    /// others commit. `Ok` means that they are committed, and as durable as `durability` says.
     ///
     /// # Errors
     ///
     /// Then all of them failed: [`Error::TransactionGone`] when a statement of one rolled the transaction back,
     /// [`Error::Sqlite`] when it could not be committed, [`Error::Poisoned`] after an earlier commit failed.
-    pub fn group<R>(&mut self, work: impl FnOnce(&mut Group<'_, '_>) -> R) -> Result<R> {
-        self.transact_owned(|log, own| Ok(work(&mut Group { log, own })))
+    pub fn group<R>(
+        &mut self,
+        durability: Durability,
+        work: impl FnOnce(&mut Group<'_, '_>) -> R,
+    ) -> Result<R> {
+        self.transact_owned_as(durability, |log, own| Ok(work(&mut Group { log, own })))
     }
 }
 
@@ -61,7 +65,7 @@ impl<'l> Group<'_, 'l> {
     /// chunk to drain, or there is no transaction any more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let appended = self.log.tail().sequence.get() - self.log.log().tail().sequence.get();
+        let appended = self.log.tail().sequence.get() - self.log.log().newest.position.sequence.get();
         appended >= RECORDS_MAX || self.own.has_more() || self.log.conn().is_autocommit()
     }
 

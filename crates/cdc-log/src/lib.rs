@@ -42,6 +42,8 @@ pub use consume::{Consumed, Subscription};
 mod documents;
 mod drain;
 pub use drain::Drained;
+mod durability;
+pub use durability::Durability;
 mod error;
 pub use error::{Error, Result};
 mod foreign;

@@ -6,6 +6,7 @@ use cdc_model::{Clock, Cursor, Epoch, ObjectId, Origin, Position, Timestamp, mut
 use rusqlite::Connection;
 
 use crate::comparison;
+use crate::durability::{self, Durability};
 use crate::owned::OwnCapture;
 use crate::read::{Origins, Tail};
 use crate::retention::Measured;
@@ -24,7 +25,15 @@ pub struct Log {
     pub(crate) id: ObjectId,
     pub(crate) epoch: Epoch,
     pub(crate) clock: Clock,
+    /// The newest row that is on disk, which is the last that anybody is shown.
     pub(crate) tail: Tail,
+    /// The newest row.
+    pub(crate) newest: Tail,
+    /// Whether there may be later rows than the tail, or changes of other tables, that are not on disk.
+    pub(crate) unsynced: bool,
+    pub(crate) durability: Durability,
+    /// Whether this handle has committed what is not on disk, and has to bring it there.
+    pub(crate) owes_sync: bool,
     pub(crate) own: Arc<Origin>,
     pub(crate) origins: Origins,
     pub(crate) poisoned: bool,
@@ -58,6 +67,10 @@ impl Log {
             epoch,
             clock: clock.clone(),
             tail: Tail::default(),
+            newest: Tail::default(),
+            unsynced: false,
+            durability: Durability::Full,
+            owes_sync: false,
             origins: Origins::default(),
             poisoned: false,
             keeps_wal_small: false,
@@ -78,6 +91,7 @@ impl Log {
         if self.poisoned {
             reached!("log.reopened");
             let mut anew = Self::open(&self.path, &self.id, &self.clock)?;
+            anew.durability = self.durability;
             if self.keeps_wal_small {
                 anew.keep_wal_small()?;
             }
@@ -153,7 +167,8 @@ impl Log {
         self.epoch
     }
 
-    /// The newest durable position, with the running digest at it.
+    /// The newest durable position, with the running digest at it. Later rows are not on disk, and nobody is shown them:
+    /// see [`Log::sync`].
     #[must_use]
     pub const fn tail(&self) -> Position {
         self.tail.position
@@ -179,15 +194,41 @@ impl Log {
         comparison::compared_at(&self.conn)
     }
 
-    /// Runs `work` in one transaction of the log's file. `Ok` means durable.
+    /// Runs `work` in one transaction of the log's file. `Ok` means durable, with everything before it.
     ///
     /// # Errors
     ///
     /// What `work` returns, after a rollback; [`Error::Poisoned`] after an earlier commit failed.
     pub fn transact<R>(&mut self, work: impl FnOnce(&mut LogTransaction<'_>) -> Result<R>) -> Result<R> {
+        self.transact_as(Durability::Full, work)
+    }
+
+    /// As [`Log::transact`]; with [`Durability::Normal`] it is on disk once a later transaction is.
+    pub(crate) fn transact_as<R>(
+        &mut self,
+        durability: Durability,
+        work: impl FnOnce(&mut LogTransaction<'_>) -> Result<R>,
+    ) -> Result<R> {
         if self.poisoned {
             return Err(Error::Poisoned);
         }
+        let is_full = durability == Durability::Full;
+        if !is_full {
+            durability::set(&self.conn, durability)?;
+        }
+        let done = self.transact_now(is_full, work);
+        if !is_full {
+            // What was committed is not undone by an error here: the next one cannot go unsynced.
+            self.poisoned |= durability::set(&self.conn, Durability::Full).is_err();
+        }
+        done
+    }
+
+    fn transact_now<R>(
+        &mut self,
+        is_full: bool,
+        work: impl FnOnce(&mut LogTransaction<'_>) -> Result<R>,
+    ) -> Result<R> {
         self.conn.prepare_cached(BEGIN)?.execute([])?;
         let open = OpenTransaction(&self.conn);
         let mut transaction = LogTransaction::new(self);
@@ -197,6 +238,11 @@ impl Log {
                 return Err(Error::TransactionGone);
             }
             transaction.keep_digest()?;
+            match is_full {
+                true if self.unsynced && !mutant!("sync-changes-nothing") => durability::unmark(&self.conn)?,
+                true => {}
+                false => durability::mark(&self.conn, self.tail.position.sequence)?,
+            }
             let mut commit = self.conn.prepare_cached(COMMIT)?;
             committing = true;
             let committed = commit.execute([]);
@@ -211,13 +257,17 @@ impl Log {
         drop(open);
         match done {
             Ok(done) => {
-                self.tail = tail;
+                self.newest = tail;
+                (self.unsynced, self.owes_sync) = (!is_full, !is_full);
+                if is_full || mutant!("sent-before-synced") {
+                    self.tail = tail;
+                }
                 self.origins.merge(origins);
                 Ok(done)
             }
             Err(error) => {
                 if mutant!("tail-moved-before-commit") {
-                    self.tail = tail;
+                    (self.tail, self.newest) = (tail, tail);
                 }
                 self.poisoned = unknown || !self.conn.is_autocommit();
                 Err(error)

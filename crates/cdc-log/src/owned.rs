@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::capture::{self, CapturedTable, Plan, Tables};
 use crate::drain::{self, Compare, Drained, From, Source};
 use crate::joint::Joint;
-use crate::{Error, Log, LogTransaction, Result, store};
+use crate::{Durability, Error, Log, LogTransaction, Result, store};
 
 /// A document's change without a table, to be emitted inside a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -301,7 +301,7 @@ impl Log {
     }
 
     /// Runs `work` in one write transaction, in which every change of a captured table and every emitted document
-    /// becomes a record of this log. `Ok` means durable; `Err` leaves nothing.
+    /// becomes a record of this log. `Ok` means durable, unless [`Log::set_durability`] says otherwise; `Err` leaves nothing.
     ///
     /// Of a very large transaction the records after the first chunk are appended by [`Log::drain`], at the latest
     /// before the next write.
@@ -311,17 +311,18 @@ impl Log {
     /// What `work` returns; [`Error::TransactionGone`] when a statement rolled the transaction back;
     /// [`Error::NotAllowed`] for statements that would end it.
     pub fn write<R>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
-        self.write_in(|log, own| own.write(log, work))
+        self.write_in(self.durability, |log, own| own.write(log, work))
     }
 
     /// Runs `work` in one transaction in which the caller may write, once nothing of earlier ones waits.
     pub(crate) fn write_in<R>(
         &mut self,
+        durability: Durability,
         work: impl FnOnce(&mut LogTransaction<'_>, &mut OwnCapture) -> Result<R>,
     ) -> Result<R> {
         self.drain()?;
         self.prepare_capture()?;
-        self.transact_owned(work)
+        self.transact_owned_as(durability, work)
     }
 
     /// Appends what an earlier write was too large to append at once, a chunk per transaction.
@@ -375,12 +376,20 @@ impl Log {
         Ok(())
     }
 
-    pub(crate) fn transact_owned<R>(
+    fn transact_owned<R>(
         &mut self,
         work: impl FnOnce(&mut LogTransaction<'_>, &mut OwnCapture) -> Result<R>,
     ) -> Result<R> {
+        self.transact_owned_as(Durability::Full, work)
+    }
+
+    pub(crate) fn transact_owned_as<R>(
+        &mut self,
+        durability: Durability,
+        work: impl FnOnce(&mut LogTransaction<'_>, &mut OwnCapture) -> Result<R>,
+    ) -> Result<R> {
         let mut own = std::mem::take(&mut self.own_capture);
-        let done = self.transact(|log| work(log, &mut own));
+        let done = self.transact_as(durability, |log| work(log, &mut own));
         if done.is_ok() {
             self.own_capture = own;
         }

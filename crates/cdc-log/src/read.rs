@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_model::{Body, Digest, Epoch, Origin, Position, Record, Sequence, Timestamp};
+use cdc_model::{Body, Digest, Epoch, Origin, Position, Record, Sequence, Timestamp, mutant};
 use rusqlite::{OptionalExtension as _, Row};
 
 use crate::comparison::Comparison;
+use crate::durability;
 use crate::log::OpenTransaction;
 use crate::verify::CompareRows;
 use crate::{Error, Log, Result};
@@ -30,7 +31,7 @@ impl Default for Limit {
     }
 }
 
-/// The newest durable record of a log.
+/// A record of a log, as its last one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tail {
     pub(crate) position: Position,
@@ -117,7 +118,10 @@ impl Log {
     pub fn refresh(&mut self) -> Result<()> {
         let newest = "SELECT coalesce(max(sequence), 0) FROM _cdc_log";
         let newest: i64 = self.conn.prepare_cached(newest)?.query_row([], |row| row.get(0))?;
-        if newest == self.tail.position.sequence.as_i64() {
+        let synced = durability::synced(&self.conn)?;
+        if newest == self.newest.position.sequence.as_i64()
+            && synced == self.unsynced.then_some(self.tail.position.sequence)
+        {
             return Ok(());
         }
         self.at_one_moment(|_| Ok(()))
@@ -136,7 +140,13 @@ impl Log {
         let open = OpenTransaction(&self.conn);
         // A row's origin is looked up among those that were there with it.
         self.origins = self.stored_origins()?;
-        self.tail = self.stored_tail()?;
+        self.newest = self.stored_at(None)?;
+        let synced = durability::synced(&self.conn)?;
+        self.unsynced = synced.is_some();
+        self.tail = match synced.filter(|synced| *synced < self.newest.position.sequence) {
+            Some(synced) if !mutant!("read-before-synced") => self.stored_at(Some(synced))?,
+            _ => self.newest,
+        };
         let done = work(self);
         drop(open);
         done
@@ -153,7 +163,10 @@ impl Log {
         work: impl FnOnce(&Self, &CompareRows<'_>) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
         self.at_one_moment(|log| {
-            if crate::attached::has_capture_rows(&log.conn)? || Comparison::read(&log.conn)?.is_needed() {
+            if log.unsynced
+                || crate::attached::has_capture_rows(&log.conn)?
+                || Comparison::read(&log.conn)?.is_needed()
+            {
                 return Ok(None);
             }
             work(log, &|fold| log.compare_rows(fold)).map(Some)
@@ -321,11 +334,14 @@ impl Log {
         Ok(Position { sequence, digest })
     }
 
-    fn stored_tail(&self) -> Result<Tail> {
-        let sql = "SELECT sequence, timestamp, digest FROM _cdc_log ORDER BY sequence DESC LIMIT 1";
-        let newest = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<[u8; 16]>>(2)?));
-        let newest = self.conn.query_row(sql, [], newest).optional()?;
-        let Some((sequence, timestamp, digest)) = newest else {
+    /// The log as it ends at a stored row, or at its newest one.
+    fn stored_at(&self, sequence: Option<Sequence>) -> Result<Tail> {
+        let sql = "SELECT sequence, timestamp, digest FROM _cdc_log WHERE sequence <= ?1 \
+                   ORDER BY sequence DESC LIMIT 1";
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<[u8; 16]>>(2)?));
+        let upto = sequence.map_or(i64::MAX, Sequence::as_i64);
+        let found = self.conn.prepare_cached(sql)?.query_row([upto], row).optional()?;
+        let Some((sequence, timestamp, digest)) = found else {
             return Ok(Tail::default());
         };
         let position = self.rolled(Sequence::checked(sequence).unwrap_or_default())?;

@@ -53,7 +53,7 @@ const APPEND: &str = "INSERT INTO _cdc_log(sequence, timestamp, origin, origin_s
 
 impl<'l> LogTransaction<'l> {
     pub(crate) fn new(log: &'l Log) -> Self {
-        Self { log, tail: log.tail, new_origins: Origins::default(), append: None }
+        Self { log, tail: log.newest, new_origins: Origins::default(), append: None }
     }
 
     pub(crate) fn into_parts(self) -> (Tail, Origins) {
@@ -172,13 +172,13 @@ impl<'l> LogTransaction<'l> {
     /// Whether the running digest is stored with a row as it is appended: every so often, and with the first of a
     /// transaction, which mostly is its last.
     fn keeps_digest(&self, sequence: Sequence) -> bool {
-        sequence.get().is_multiple_of(DIGEST_EVERY) || sequence == self.log.tail().sequence.next()
+        sequence.get().is_multiple_of(DIGEST_EVERY) || sequence == self.log.newest.position.sequence.next()
     }
 
     /// Stores the running digest with the newest row, so that a change of any row can be found later.
     pub(crate) fn keep_digest(&mut self) -> Result<()> {
         let Position { sequence, digest } = self.tail.position;
-        if sequence > self.log.tail().sequence && !self.keeps_digest(sequence) {
+        if sequence > self.log.newest.position.sequence && !self.keeps_digest(sequence) {
             let mut statement =
                 self.conn().prepare_cached("UPDATE _cdc_log SET digest = ?1 WHERE sequence = ?2")?;
             statement.execute(params![digest.as_bytes(), sequence.as_i64()])?;

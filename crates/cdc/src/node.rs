@@ -142,14 +142,16 @@ impl Slot {
     /// Closes the files, on this thread. Gives whether they were open.
     pub(crate) fn close(&mut self, closing: Closing) -> bool {
         let Place::Open(node) = &mut self.place else { return false };
+        let is_synced = node.hot.log_mut().sync().is_ok();
         let log = node.hot.log();
         // What a failed commit has left in the log must not come back with it.
-        let leaves_wal = closing == Closing::LeavingWal && !log.is_poisoned() && log.leave_wal().is_ok();
+        let leaves_wal =
+            closing == Closing::LeavingWal && is_synced && !log.is_poisoned() && log.leave_wal().is_ok();
         self.place = Place::Closed(Closed {
             path: log.path().to_owned(),
             epoch: log.epoch(),
             tail: log.tail(),
-            is_durable: !log.is_poisoned(),
+            is_durable: is_synced && !log.is_poisoned(),
             leaves_wal,
             memory: std::mem::take(&mut node.memory),
         });
@@ -217,6 +219,16 @@ impl Node {
 
     pub(crate) fn log(&self) -> &Log {
         self.hot.log()
+    }
+
+    /// The log of an object whose database is the engine's own.
+    pub(crate) fn owned(&mut self, id: &ObjectId) -> Result<&mut Log> {
+        match &mut self.hot {
+            Hot::Owned(log) => Ok(log),
+            Hot::Attached(attached) => {
+                Err(Error::Attached { id: id.clone(), database: attached.database().to_owned() })
+            }
+        }
     }
 
     /// The log, and what decides about what is taken into it.

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use cdc_log::{RowDifference, Tables, Tx};
+use cdc_log::{Durability, Log, RowDifference, Tables, Tx};
 use cdc_model::{Cursor, Fold, ObjectId, Record, Sequence, Subscriber};
 use cdc_net::{Env, Tokio};
 use cdc_relay::Stages;
 
 use crate::engine::blocking;
-use crate::node::Hot;
+use crate::node::{Hot, Usage};
 use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
 use crate::sharing::Sharing;
@@ -23,6 +23,7 @@ pub struct ObjectBuilder<E: Env = Tokio> {
     migrations: Vec<String>,
     capture: Option<Tables>,
     stages: Option<Result<Stages, cdc_relay::Error>>,
+    durability: Option<Durability>,
 }
 
 impl<E: Env> ObjectBuilder<E> {
@@ -35,6 +36,7 @@ impl<E: Env> ObjectBuilder<E> {
             migrations: Vec::new(),
             capture: None,
             stages: None,
+            durability: None,
         }
     }
 
@@ -75,6 +77,16 @@ impl<E: Env> ObjectBuilder<E> {
         self
     }
 
+    /// When the object's writes are on disk, from now on and while this engine runs; [`Durability::Full`] unless said.
+    ///
+    /// With [`Durability::Normal`] a write is acknowledged without waiting for the disk, which follows some 10 ms later.
+    /// Readers, consumers, archive and parent hear of its events then. A process that ends loses nothing; a loss of power
+    /// takes at most the writes of these moments, each whole.
+    pub const fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
     /// Opens the object, making it if it does not exist.
     ///
     /// # Errors
@@ -82,7 +94,7 @@ impl<E: Env> ObjectBuilder<E> {
     /// [`Error::Value`] when the id is none, [`Error::UnknownParent`], [`Error::OtherParent`], [`Error::Circle`],
     /// [`Error::Elsewhere`], [`Error::Relay`] when stages have no name or one name, or what SQLite says to a migration.
     pub async fn open(self) -> Result<Object<E>> {
-        let Self { cdc, id, context, archive, migrations, capture, stages } = self;
+        let Self { cdc, id, context, archive, migrations, capture, stages, durability } = self;
         let id: ObjectId = id.parse()?;
         let stages = stages.transpose()?;
         let (project, ours) = (cdc.project().clone(), id.clone());
@@ -94,6 +106,9 @@ impl<E: Env> ObjectBuilder<E> {
         })
         .await?;
         let object = Object { shared: cdc.open_object(&id, stages).await?, cdc };
+        if let Some(durability) = durability {
+            object.shared.set_durability(durability);
+        }
         if !migrations.is_empty() {
             object.write(move |tx| migrations.iter().try_for_each(|sql| Ok(tx.execute_batch(sql)?))).await?;
         }
@@ -140,8 +155,8 @@ impl<E: Env> Object<E> {
     }
 
     /// Runs `work` in one write transaction of the object's database, off the asynchronous workers. Every change
-    /// of a captured table and every emitted document becomes a record in the same transaction. `Ok` means durable;
-    /// `Err` leaves nothing. Dropping the future does not stop a transaction that has begun.
+    /// of a captured table and every emitted document becomes a record in the same transaction. `Ok` means durable, at
+    /// the object's [`ObjectBuilder::durability`]; `Err` leaves nothing. Dropping the future does not stop a transaction that has begun.
     ///
     /// Writes and children's batches that wait at the same time share one transaction and one sync. One that fails is
     /// undone by itself.
@@ -161,7 +176,7 @@ impl<E: Env> Object<E> {
         let shared = Arc::clone(&self.shared);
         self.shared
             .share(
-                Sharing::Write,
+                Sharing::Write(self.shared.durability()),
                 move |group, _| carry(|given_up| group.write(|tx| work(tx).map_err(given_up))),
                 move |node, written| {
                     // Of a very large transaction the rest follows in chunks. It is durable already.
@@ -175,7 +190,8 @@ impl<E: Env> Object<E> {
             .await
     }
 
-    /// Runs `work` with the object's database for reading.
+    /// Runs `work` with the object's database for reading. It sees every write that was acknowledged, also those that are
+    /// not on disk.
     ///
     /// # Errors
     ///
@@ -184,7 +200,9 @@ impl<E: Env> Object<E> {
         &self,
         work: impl FnOnce(&rusqlite::Connection) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        self.on_owned(move |log| carry(|given_up| log.query(|conn| work(conn).map_err(given_up)))).await
+        let id = self.id().clone();
+        let query = move |log: &mut Log| carry(|given_up| log.query(|conn| work(conn).map_err(given_up)));
+        self.shared.run_unsynced(Usage::Use, move |node| query(node.owned(&id)?)).await
     }
 
     /// Sets the stages that children's events pass, in order. The first time they take effect at the next batch;
@@ -293,24 +311,17 @@ impl<E: Env> Object<E> {
 
     async fn on_log<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut cdc_log::Log) -> Result<R> + Send + 'static,
+        work: impl FnOnce(&mut Log) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         self.shared.run(move |node| work(node.hot.log_mut())).await
     }
 
     pub(crate) async fn on_owned<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut cdc_log::Log) -> Result<R> + Send + 'static,
+        work: impl FnOnce(&mut Log) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let id = self.id().clone();
-        self.shared
-            .run(move |node| match &mut node.hot {
-                Hot::Owned(log) => work(log),
-                Hot::Attached(attached) => {
-                    Err(Error::Attached { id, database: attached.database().to_owned() })
-                }
-            })
-            .await
+        self.shared.run(move |node| work(node.owned(&id)?)).await
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the drivers of one object share: its lane and the positions they tell each other about.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use cdc_log::Group;
+use cdc_log::{Durability, Group};
 use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant, reached};
 use cdc_net::Env;
 use cdc_relay::Stages;
@@ -28,6 +29,10 @@ pub(crate) struct Shared<E: Env> {
     handles: Arc<Handles<E>>,
     pub(crate) last_use: LastUse,
     pub(crate) env: E,
+    /// Whether its writes are acknowledged before they are on disk.
+    is_normal: AtomicBool,
+    /// Whether somebody is about to bring them there.
+    syncs_soon: AtomicBool,
     /// The log's newest durable position.
     pub(crate) tail: watch::Sender<Position>,
     /// Up to where the link may send: the tail, unless stages that must decide first were not set yet.
@@ -68,6 +73,12 @@ impl Told {
     }
 }
 
+/// How long what a write has left unsynced waits for more, before all of it is brought to disk.
+const SYNC_AFTER: Duration = Duration::from_millis(10);
+
+/// Pause at most before a sync that failed is tried again.
+const SYNC_AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
+
 /// How long to wait for what goes on by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
@@ -84,7 +95,7 @@ const STAGES_MISSING: &str = "stages decided here before and were not set since 
 /// Why a driver does not go on by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// `link`, `archive`, `drain`, `audit`, `intake` or `stages`.
+    /// `link`, `archive`, `drain`, `audit`, `intake`, `stages` or `sync`.
     pub what: &'static str,
     /// Why, in words.
     pub reason: String,
@@ -111,6 +122,8 @@ impl<E: Env> Shared<E> {
             spec,
             depth: ancestors.len(),
             env,
+            is_normal: AtomicBool::new(false),
+            syncs_soon: AtomicBool::new(false),
             tail: watch::Sender::new(tail),
             sendable: watch::Sender::new(sendable),
             acked: zero(),
@@ -134,7 +147,8 @@ impl<E: Env> Shared<E> {
         &self.spec.id
     }
 
-    /// Runs a job on the object's lane; whoever waits for the tail hears of it when the job has moved it.
+    /// Runs a job on the object's lane, once everything that was written is on disk: what it sees may be handed on.
+    /// Whoever waits for the tail hears of it when the job has moved it.
     pub(crate) async fn run<R: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&mut Node) -> Result<R> + Send + 'static,
@@ -145,6 +159,19 @@ impl<E: Env> Shared<E> {
     /// As [`Shared::run`]; with [`Usage::Passing`] the object is closed for others, or for being idle, as if this had not
     /// been.
     pub(crate) async fn run_as<R: Send + 'static>(
+        self: &Arc<Self>,
+        usage: Usage,
+        job: impl FnOnce(&mut Node) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.run_unsynced(usage, |node| {
+            node.hot.log_mut().sync()?;
+            job(node)
+        })
+        .await
+    }
+
+    /// As [`Shared::run_as`], for who hands on nothing of the log: a write that was acknowledged may not be on disk.
+    pub(crate) async fn run_unsynced<R: Send + 'static>(
         self: &Arc<Self>,
         usage: Usage,
         job: impl FnOnce(&mut Node) -> Result<R> + Send + 'static,
@@ -168,6 +195,9 @@ impl<E: Env> Shared<E> {
         work: impl FnOnce(&mut Group<'_, '_>, Option<&Stages>) -> Result<R> + Send + 'static,
         then: impl FnOnce(&mut Node, R) -> Result<S> + Send + 'static,
     ) -> Result<S> {
+        if kind == Sharing::Write(Durability::Normal) {
+            self.sync_soon();
+        }
         let (way, done) = oneshot::channel();
         let shared = Arc::clone(self);
         let then = move |node: &mut Node, done| {
@@ -177,6 +207,40 @@ impl<E: Env> Shared<E> {
         };
         self.lane.join(Box::new(Share { kind, work: Some(work), then, done: None, way }));
         done.await.ok().ok_or(Error::ShutDown)?
+    }
+
+    /// When the object's writes are on disk.
+    pub(crate) fn durability(&self) -> Durability {
+        if self.is_normal.load(Ordering::Relaxed) { Durability::Normal } else { Durability::Full }
+    }
+
+    pub(crate) fn set_durability(&self, durability: Durability) {
+        self.is_normal.store(durability == Durability::Normal, Ordering::Relaxed);
+    }
+
+    /// Brings to disk what is queued by then, a moment from now and as often as it takes.
+    fn sync_soon(self: &Arc<Self>) {
+        if self.syncs_soon.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let object = Arc::clone(self);
+        self.env.spawn(async move {
+            let mut pause = SYNC_AFTER;
+            loop {
+                object.env.sleep(pause).await;
+                // What is queued from here on has another one to see to it.
+                object.syncs_soon.store(false, Ordering::Release);
+                match object.run_as(Usage::Passing, |_| Ok(())).await {
+                    Ok(()) => return object.clear_trouble("sync"),
+                    Err(Error::ShutDown) => return,
+                    Err(error) => object.set_failed("sync", &error),
+                }
+                if object.syncs_soon.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                pause = (pause * 2).min(SYNC_AGAIN_AFTER_MAX);
+            }
+        });
     }
 
     /// Whoever waits for the tail hears of it.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use cdc_log::{Error as LogError, Group};
+use cdc_log::{Durability, Error as LogError, Group};
 use cdc_model::{mutant, reached};
 use cdc_relay::Stages;
 use tokio::sync::oneshot;
@@ -16,8 +16,8 @@ use crate::{Error, Result};
 /// What shares a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
-    /// A caller's statements.
-    Write,
+    /// A caller's statements, which are on disk when the caller is told, or later.
+    Write(Durability),
     /// Requests of children.
     Intake,
 }
@@ -26,6 +26,9 @@ pub(crate) enum Sharing {
 pub(crate) trait Member: Send {
     /// Whether it runs a caller's statements.
     fn is_write(&self) -> bool;
+
+    /// When its part of the transaction must be on disk.
+    fn durability(&self) -> Durability;
 
     /// Does its part of the transaction.
     fn run(&mut self, group: &mut Group<'_, '_>, stages: Option<&Stages>);
@@ -51,10 +54,12 @@ pub(crate) fn run_together(slot: &mut Slot, members: Vec<Box<dyn Member>>) {
             }
         };
         waiting.push_front(first);
+        let all = waiting.iter().map(|member| member.durability());
+        let durability = all.fold(Durability::Normal, stricter);
         let mut ran = Vec::new();
         let committed = node.recover().and_then(|()| {
             let (log, stages) = node.log_and_stages();
-            log.group(|group| run_some(group, stages, &mut waiting, &mut ran))
+            log.group(durability, |group| run_some(group, stages, &mut waiting, &mut ran))
         });
         if ran.is_empty() {
             // There was no transaction to run in.
@@ -69,6 +74,10 @@ pub(crate) fn run_together(slot: &mut Slot, members: Vec<Box<dyn Member>>) {
             member.tell(node, told);
         }
     }
+}
+
+fn stricter(one: Durability, other: Durability) -> Durability {
+    if one == Durability::Normal { other } else { one }
 }
 
 fn run_some(
@@ -109,7 +118,14 @@ where
     S: Send,
 {
     fn is_write(&self) -> bool {
-        self.kind == Sharing::Write
+        matches!(self.kind, Sharing::Write(_))
+    }
+
+    fn durability(&self) -> Durability {
+        match self.kind {
+            Sharing::Write(durability) => durability,
+            Sharing::Intake => Durability::Full,
+        }
     }
 
     fn run(&mut self, group: &mut Group<'_, '_>, stages: Option<&Stages>) {

@@ -48,16 +48,28 @@ pub(crate) fn check_end(oracle: &mut Oracle, looks: &mut Looks) -> Result<(), Br
     Ok(())
 }
 
+/// Whether the consumer of an object takes a row of its log: not what it caused itself.
+fn is_consumed_by(at: usize, row: &Row) -> bool {
+    row.class != Class::Schema && (row.class != Class::Echo || row.origin != at)
+}
+
+/// Rows that a consumer has not taken. What it writes because of them has not arrived anywhere.
+pub(crate) fn not_consumed(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<Option<String>, Broken> {
+    let Some(known) = oracle.objects.get(at).filter(|_| oracle.is_consumed(at)) else { return Ok(None) };
+    let checkpoint = rows::checkpoint(looks.file(at)?, SUBSCRIBER)?;
+    let behind = known.rows.iter().skip(usize::try_from(checkpoint).unwrap_or(usize::MAX));
+    let left = behind.filter(|row| is_consumed_by(at, row)).count();
+    Ok((left > 0).then(|| format!("the consumer of object {at} has {left} rows behind {checkpoint} to take")))
+}
+
 /// Exactly once: each record up to the checkpoint has had its effect, and no other.
 fn check_effects(oracle: &Oracle, looks: &mut Looks, at: usize) -> Result<(), Broken> {
-    let is_consumed = oracle.place(at).consumes && !oracle.is_attached(at);
-    let Some(known) = oracle.objects.get(at).filter(|_| is_consumed) else { return Ok(()) };
+    let Some(known) = oracle.objects.get(at).filter(|_| oracle.is_consumed(at)) else { return Ok(()) };
     let file = looks.file(at)?;
     let (effects, distinct, most) = rows::effects(file)?;
     let checkpoint = rows::checkpoint(file, SUBSCRIBER)?;
     let passed = known.rows.iter().zip(1..).take_while(|(_, own)| *own <= checkpoint);
-    let is_taken = |row: &Row| row.class != Class::Schema && (row.class != Class::Echo || row.origin != at);
-    let events = number(passed.filter(|(row, _)| is_taken(row)).count());
+    let events = number(passed.filter(|(row, _)| is_consumed_by(at, row)).count());
     let exact = effects == distinct && effects == events && most <= checkpoint;
     ensure(exact, "effect and checkpoint commit together", || {
         format!(

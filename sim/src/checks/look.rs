@@ -120,6 +120,9 @@ impl Looks {
             // What an application has written may wait to be drained.
             let waits = oracle.is_attached(at);
             if !waits {
+                ensure(!oracle.is_told(at), "captured or not written", || {
+                    format!("object {at}: its log does not show a transaction that was committed")
+                })?;
                 oracle.settle_doubt(at, false);
             }
             let known = oracle.known(at);

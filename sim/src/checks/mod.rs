@@ -1,7 +1,7 @@
 //! What holds the files and the archive against what the world knows.
 
 mod end;
-pub(crate) use end::{check_end, check_fold, parted_from_parent, what_is_missing};
+pub(crate) use end::{check_end, check_fold, not_consumed, parted_from_parent, what_is_missing};
 mod look;
 pub(crate) use look::Looks;
 mod rot;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cdc::{
-    Aggregate, AttachOptions, Cdc, Cursor, Env, Filter, FilterStage, Object, Operation, Outcome, Record,
-    Save, Stage, StageError, StageState, Verdict,
+    Aggregate, AttachOptions, Cdc, Cursor, Durability, Env, Filter, FilterStage, Object, Operation, Outcome,
+    Record, Save, Stage, StageError, StageState, Verdict,
 };
 use cdc_log::Log;
 use tokio::sync::oneshot;
@@ -135,6 +135,9 @@ impl Host {
             self.attach(cdc, env, &place, options).await?;
         } else {
             builder = builder.migrate(SCHEMA).capture(TABLES);
+            if place.normal {
+                builder = builder.durability(Durability::Normal);
+            }
         }
         if let Some(parent) = &parent {
             builder = builder.context(parent);

@@ -72,8 +72,7 @@ impl Host {
     pub(super) fn start_consumers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         let consumed: Vec<_> = {
             let oracle = lock(&self.oracle);
-            let is_consumed = |at: usize| oracle.place(at).consumes && oracle.place(at).attached.is_none();
-            objects.iter().filter(|(at, _)| is_consumed(*at)).cloned().collect()
+            objects.iter().filter(|(at, _)| oracle.is_consumed(*at)).cloned().collect()
         };
         for (at, object) in consumed {
             let (mut random, ours) = (self.random.branch(usize::MAX - at), env.clone());

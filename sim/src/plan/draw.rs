@@ -34,6 +34,7 @@ impl FaultPlan {
         if options.objects <= SMALL {
             options.filled_percent = *Random::stream(seed, "filled").pick(&[0, 0, 30, 60]);
         }
+        options.normal_percent = *Random::stream(seed, "normal").pick(&[0, 0, 30, 100]);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut handles = Random::stream(seed, "handles");
         options.open_objects_max = *handles.pick(&[None, None, Some(1), Some(2), Some(5)]);
@@ -93,6 +94,7 @@ impl Options {
             retention_events: None,
             audit_ms: 0,
             filled_percent: 0,
+            normal_percent: 0,
             rotten: 0,
             network: NetworkRates {
                 loss_per_10_000: swarm(random, 4_000),

@@ -6,7 +6,7 @@ use cdc::Trouble;
 use cdc_model::{Remedy, fault};
 use tokio::sync::oneshot;
 
-use crate::checks::{check_fold, parted_from_parent};
+use crate::checks::{check_fold, not_consumed, parted_from_parent};
 use crate::failure::{Broken, ensure};
 use crate::host::Order;
 use crate::plan::NetworkRates;
@@ -55,6 +55,17 @@ impl<R: Runner> World<'_, R> {
     pub(super) fn not_archived(&mut self) -> Result<Option<String>, Broken> {
         let Some(store) = &self.store else { return Ok(None) };
         self.tables.check(store, &lock(&self.oracle))
+    }
+
+    pub(super) fn not_consumed(&mut self) -> Result<Option<String>, Broken> {
+        for object in 0..self.paths.len() {
+            let host = lock(&self.oracle).place(object).host;
+            let missing = self.quietly(host, |looks, oracle| not_consumed(oracle, looks, object))?;
+            if missing.is_some() {
+                return Ok(missing);
+            }
+        }
+        Ok(None)
     }
 
     /// A log that keeps more hot than it is to, although everybody has taken it.

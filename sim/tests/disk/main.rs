@@ -8,3 +8,4 @@ mod faults;
 mod ledger;
 mod made;
 mod speed;
+mod unsynced;

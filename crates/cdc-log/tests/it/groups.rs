@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cdc_log::{Emit, Error, Log};
+use cdc_log::{Durability, Emit, Error, Log};
 use cdc_model::{Epoch, Sequence, Timestamp};
 
 use crate::log::{body, child, forwarded, open, owned};
@@ -33,7 +33,7 @@ fn a_write_that_fails_is_undone_by_itself_and_the_others_share_one_commit() {
     log.write(|tx| tx.execute_batch("DROP TABLE stop; DROP TABLE child")).unwrap();
     let (before, tail) = (commits(&path), log.tail().sequence.get());
     let origin = Epoch { number: 3, nonce: 7 };
-    let told = log.group(|group| {
+    let told = log.group(Durability::Full, |group| {
         let first = group.write(|tx| tx.execute("INSERT INTO t VALUES (1, 1)", []).map(drop));
         let second = group.write(|tx| {
             tx.emit(&emit("given up"))?;
@@ -85,7 +85,7 @@ fn who_shares_a_transaction_that_a_statement_rolls_back_is_told() {
     let mut log = owned(&path);
     let tail = log.tail();
     let mut after = None;
-    let told = log.group(|group| {
+    let told = log.group(Durability::Full, |group| {
         group.write(|tx| tx.emit(&emit("first"))).unwrap();
         assert!(!group.is_full());
         group
@@ -108,7 +108,7 @@ fn a_write_has_a_transaction_to_itself_where_the_schema_lets_it_take_others_with
     let mut log = owned(&folder.path().join("log"));
     let mut writes_alone = |sql: &str| {
         log.write(|tx| tx.execute_batch(sql)).unwrap();
-        log.group(|group| group.writes_alone()).unwrap().unwrap()
+        log.group(Durability::Full, |group| group.writes_alone()).unwrap().unwrap()
     };
     assert!(writes_alone("DROP TABLE stop"), "a constraint is deferred");
     assert!(!writes_alone("DROP TABLE child"));
@@ -119,7 +119,7 @@ fn a_write_has_a_transaction_to_itself_where_the_schema_lets_it_take_others_with
 fn nothing_inside_a_write_ends_the_savepoint_that_it_runs_in() {
     let folder = folder();
     let mut log = owned(&folder.path().join("log"));
-    log.group(|group| {
+    log.group(Durability::Full, |group| {
         for sql in ["RELEASE _cdc_write", "ROLLBACK TO _cdc_write", "SAVEPOINT _CDC_write"] {
             let done = group.write(|tx| tx.execute_batch(sql));
             assert!(matches!(done, Err(Error::NotAllowed { .. })), "{sql}: {done:?}");
@@ -136,14 +136,14 @@ fn nothing_inside_a_write_ends_the_savepoint_that_it_runs_in() {
 fn what_a_large_write_leaves_keeps_the_next_out_of_its_transaction() {
     let folder = folder();
     let mut log = owned(&folder.path().join("log"));
-    log.group(|group| {
+    log.group(Durability::Full, |group| {
         let many = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 15000) INSERT INTO t(id) SELECT i FROM n";
         group.write(|tx| tx.execute(many, []).map(drop)).unwrap();
         assert!(group.is_full());
     })
     .unwrap();
     assert!(log.tail().sequence.get() < 15_000);
-    log.group(|group| group.write(|tx| tx.emit(&emit("next")))).unwrap().unwrap();
+    log.group(Durability::Full, |group| group.write(|tx| tx.emit(&emit("next")))).unwrap().unwrap();
     let shown = documents(&log);
     assert!(shown.len() < 15_001, "read in part");
     assert_eq!(log.position_at(log.tail().sequence).unwrap(), log.tail());

@@ -17,6 +17,7 @@ mod checkpoints;
 mod comparisons;
 mod differential;
 mod drains;
+mod durability;
 mod foreign;
 mod formats;
 mod found;

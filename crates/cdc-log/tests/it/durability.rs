@@ -1,0 +1,92 @@
+//! Writes that are acknowledged before they are on disk, as readers see them.
+
+use cdc_log::{Durability, Emit, Error, Limit, Log};
+use cdc_model::Sequence;
+
+use crate::log::{body, open, owned};
+use crate::witness::folder;
+
+fn write(log: &mut Log, id: &str) {
+    log.write(|tx| tx.emit(&Emit::insert("notes", id, &1).unwrap())).unwrap();
+}
+
+fn seq(at: u64) -> Sequence {
+    Sequence::new(at)
+}
+
+fn rows(log: &Log) -> usize {
+    log.read(Sequence::ZERO, Limit::default()).unwrap().len()
+}
+
+#[test]
+fn nobody_is_shown_what_is_not_on_disk() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = owned(&path);
+    let tail = log.tail();
+    let mut reader = open(&path);
+    log.set_durability(Durability::Normal);
+    write(&mut log, "first");
+    write(&mut log, "second");
+    for log in [&mut log, &mut reader, &mut open(&path)] {
+        log.refresh().unwrap();
+        assert_eq!((log.tail(), log.is_synced()), (tail, false));
+        assert_eq!(rows(log), usize::try_from(tail.sequence.get()).unwrap());
+        let beyond = log.position_at(tail.sequence.next());
+        assert!(matches!(beyond, Err(Error::BeyondTail { .. })), "{beyond:?}");
+        assert_eq!(log.at_rest(|_, _| Ok::<_, Error>(())).unwrap(), None, "the tables are ahead of the log");
+    }
+    log.sync().unwrap();
+    reader.refresh().unwrap();
+    let synced = log.tail();
+    for log in [&log, &reader, &open(&path)] {
+        assert_eq!((log.tail().sequence, log.is_synced()), (seq(tail.sequence.get() + 2), true));
+        assert_eq!(log.tail(), synced, "digests too");
+    }
+    log.verify().unwrap();
+}
+
+#[test]
+fn what_is_committed_for_good_takes_all_before_it_along() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = owned(&path);
+    let tail = log.tail().sequence.get();
+    log.set_durability(Durability::Normal);
+    write(&mut log, "first");
+    log.transact(|log| log.append(cdc_model::Timestamp::ZERO, body(1, 1))).unwrap();
+    assert_eq!((log.tail().sequence, log.is_synced()), (seq(tail + 2), true));
+    write(&mut log, "second");
+    let given_up = log.transact(|_| Err::<(), _>(Error::GivenUp { reason: "a test".to_owned() }));
+    assert!(given_up.is_err() && !log.is_synced(), "what is undone syncs nothing");
+    // From now on as before.
+    log.set_durability(Durability::Full);
+    write(&mut log, "third");
+    assert_eq!((log.tail().sequence, log.is_synced()), (seq(tail + 4), true));
+    assert_eq!(open(&path).tail(), log.tail());
+}
+
+#[test]
+fn who_opens_what_an_ended_process_left_brings_it_to_disk_first() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = owned(&path);
+    let tail = log.tail().sequence.get();
+    log.set_durability(Durability::Normal);
+    write(&mut log, "first");
+    // It changes nothing that the log has rows of.
+    log.write(|tx| tx.execute_batch("CREATE TABLE other(a)")).unwrap();
+    // What the process would have left, had it ended here.
+    let left = folder.path().join("left");
+    for end in ["", "-wal"] {
+        std::fs::copy(format!("{}{end}", path.display()), format!("{}{end}", left.display())).unwrap();
+    }
+    let mut anew = open(&left);
+    assert_eq!((anew.tail().sequence, anew.is_synced()), (seq(tail), false));
+    anew.make_durable().unwrap();
+    assert!(anew.tail().sequence > seq(tail) && anew.is_synced());
+    assert_eq!(open(&left).tail(), anew.tail());
+    // A log that is closed in order owes nothing.
+    drop(log);
+    assert!(open(&path).is_synced());
+}
