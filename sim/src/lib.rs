@@ -28,6 +28,7 @@ pub use failure::{Failure, chain};
 mod host;
 #[cfg(madsim)]
 mod http;
+mod known;
 mod machine;
 #[cfg(madsim)]
 pub mod madsim;

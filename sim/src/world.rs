@@ -26,8 +26,9 @@ use crate::checks::{Claim, Looks, Tables, check_end, check_settled, what_is_miss
 use crate::disk::{self, Disk, Faults};
 use crate::failure::{Broken, Failure};
 use crate::host::{Host, News, Order};
+use crate::known::number;
 use crate::machine::Machine;
-use crate::oracle::{Oracle, number};
+use crate::oracle::Oracle;
 use crate::plan::{DiskRates, Fault, FaultKind, FaultPlan, StoreRates};
 use crate::random::{Random, mixed};
 use crate::store::{HostStore, SimStore, StoreFaults};

@@ -8,7 +8,8 @@ use crate::checks::Looks;
 use crate::documents::Documents;
 use crate::failure::{Broken, ensure};
 use crate::host::{FoldedDocument, SUBSCRIBER};
-use crate::oracle::{Class, KeptBack, Oracle, Row, number, row_hash};
+use crate::known::{Class, KeptBack, Row, number, row_hash};
+use crate::oracle::Oracle;
 use crate::rows;
 use crate::workload::COUNTS;
 

@@ -8,7 +8,8 @@ use rusqlite::Connection;
 use super::transactions::check_transaction;
 use crate::documents::Fact;
 use crate::failure::{Broken, ensure};
-use crate::oracle::{Burst, Class, Held, KeptBack, Oracle, Row, Shown, number, row_hash};
+use crate::known::{Burst, Class, Held, KeptBack, Row, Shown, number, row_hash};
+use crate::oracle::Oracle;
 use crate::rows::{self, LogRow};
 use crate::workload::{BURSTS, COUNTS, ECHOES, REJECTED, TABLES};
 

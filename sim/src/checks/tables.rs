@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::documents::Fact;
 use crate::failure::{Broken, ensure};
-use crate::oracle::{Oracle, Row as Logged};
+use crate::known::Row as Logged;
+use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::store::{Row, SimStore, TableOracle};
 use crate::topology::Place;

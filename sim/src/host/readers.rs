@@ -10,7 +10,8 @@ use futures_util::TryStreamExt as _;
 
 use super::{Host, lock};
 use crate::failure::ensure;
-use crate::oracle::{Oracle, number};
+use crate::known::number;
+use crate::oracle::Oracle;
 use crate::workload::ECHOES;
 
 /// The stream of random numbers of those who read along.

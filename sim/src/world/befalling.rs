@@ -8,7 +8,7 @@ use cdc::Deadline;
 use crate::disk::{CrashMode, FileCopy};
 use crate::failure::{Broken, ensure};
 use crate::host::Order;
-use crate::oracle::Copied;
+use crate::known::Copied;
 use crate::plan::FaultKind;
 use crate::random::Random;
 use crate::store::StoreFaults;
