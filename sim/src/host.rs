@@ -209,6 +209,7 @@ impl Host {
         HandleSettings {
             open_max: self.options.open_objects_max.or(default.open_max),
             idle_ms: self.options.idle_ms.unwrap_or(default.idle_ms),
+            sync_ms: self.options.sync_ms.unwrap_or(default.sync_ms),
             ..default
         }
     }

@@ -207,7 +207,11 @@ impl Known {
 
     /// What may come next at the parent, which has decided about `through` rows: the place and row in the log as it
     /// is, and in the history that a rewind took back. The flag says which, where they differ.
-    pub(crate) fn histories(&self, through: usize, old: Option<bool>) -> Vec<(Option<bool>, usize, Option<Row>)> {
+    pub(crate) fn histories(
+        &self,
+        through: usize,
+        old: Option<bool>,
+    ) -> Vec<(Option<bool>, usize, Option<Row>)> {
         let next = |rows: &[Row]| {
             let kept = rows.iter().enumerate().skip(through).find(|(_, row)| row.kept_back.is_none());
             kept.map_or((rows.len(), None), |(at, row)| (at, Some(*row)))

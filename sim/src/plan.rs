@@ -86,6 +86,9 @@ pub struct Options {
     /// Of a hundred owned objects, in how many writes are acknowledged before they are on disk.
     #[serde(default)]
     pub normal_percent: u64,
+    /// How long these writes wait for more of them, in milliseconds; the default of the engine when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_ms: Option<u64>,
     /// Copies of owned objects' files in which bits rot at the end.
     #[serde(default)]
     pub rotten: u64,

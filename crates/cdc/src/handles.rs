@@ -98,6 +98,11 @@ impl<E: Env> Handles<E> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long unsynced writes wait for more.
+    pub(crate) fn sync_after(&self) -> Duration {
+        self.project.settings.handles.sync()
+    }
+
     /// Opens an object's files.
     pub(crate) fn open(&self, spec: &ObjectSpec) -> Result<Hot> {
         let (project, clock) = (&self.project, self.env.clock());

@@ -72,11 +72,15 @@ pub struct HandleSettings {
     /// Milliseconds after which an object that nobody uses is closed, so that its `-wal` and `-shm` go. Default 600,000.
     #[serde(rename = "idle")]
     pub idle_ms: u64,
+    /// Milliseconds that writes with [`Durability::Normal`](crate::Durability::Normal) wait for more of them, before all
+    /// are brought to disk and shown. Default 10.
+    #[serde(rename = "sync")]
+    pub sync_ms: u64,
 }
 
 impl Default for HandleSettings {
     fn default() -> Self {
-        Self { open_max: None, memory_bytes_max: 1 << 30, idle_ms: 600_000 }
+        Self { open_max: None, memory_bytes_max: 1 << 30, idle_ms: 600_000, sync_ms: 10 }
     }
 }
 
@@ -93,6 +97,10 @@ impl HandleSettings {
             let by_memory = usize::try_from(self.memory_bytes_max / OBJECT_BYTES).unwrap_or(usize::MAX);
             by_descriptors.min(by_memory).max(OPEN_MIN)
         })
+    }
+
+    pub(crate) const fn sync(&self) -> Duration {
+        Duration::from_millis(self.sync_ms)
     }
 
     pub(crate) const fn idle(&self) -> Duration {

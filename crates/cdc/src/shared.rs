@@ -73,9 +73,6 @@ impl Told {
     }
 }
 
-/// How long what a write has left unsynced waits for more, before all of it is brought to disk.
-const SYNC_AFTER: Duration = Duration::from_millis(10);
-
 /// Pause at most before a sync that failed is tried again.
 const SYNC_AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
@@ -164,7 +161,9 @@ impl<E: Env> Shared<E> {
         job: impl FnOnce(&mut Node) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         self.run_unsynced(usage, |node| {
-            node.hot.log_mut().sync()?;
+            if !mutant!("sent-before-synced") {
+                node.hot.log_mut().sync()?;
+            }
             job(node)
         })
         .await
@@ -218,14 +217,14 @@ impl<E: Env> Shared<E> {
         self.is_normal.store(durability == Durability::Normal, Ordering::Relaxed);
     }
 
-    /// Brings to disk what is queued by then, a moment from now and as often as it takes.
+    /// Brings to disk what is queued by then, a moment from now, and tries as often as it takes.
     fn sync_soon(self: &Arc<Self>) {
         if self.syncs_soon.swap(true, Ordering::AcqRel) {
             return;
         }
         let object = Arc::clone(self);
         self.env.spawn(async move {
-            let mut pause = SYNC_AFTER;
+            let mut pause = object.handles.sync_after();
             loop {
                 object.env.sleep(pause).await;
                 // What is queued from here on has another one to see to it.

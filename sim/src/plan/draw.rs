@@ -34,7 +34,9 @@ impl FaultPlan {
         if options.objects <= SMALL {
             options.filled_percent = *Random::stream(seed, "filled").pick(&[0, 0, 30, 60]);
         }
-        options.normal_percent = *Random::stream(seed, "normal").pick(&[0, 0, 30, 100]);
+        let mut normal = Random::stream(seed, "normal");
+        options.normal_percent = *normal.pick(&[0, 0, 30, 100]);
+        options.sync_ms = *normal.pick(&[None, Some(1), Some(300)]);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut handles = Random::stream(seed, "handles");
         options.open_objects_max = *handles.pick(&[None, None, Some(1), Some(2), Some(5)]);
@@ -95,6 +97,7 @@ impl Options {
             audit_ms: 0,
             filled_percent: 0,
             normal_percent: 0,
+            sync_ms: None,
             rotten: 0,
             network: NetworkRates {
                 loss_per_10_000: swarm(random, 4_000),

@@ -253,7 +253,10 @@ fn insert(random: &mut Random, table: &Table, features: Features) -> Statement {
 }
 
 fn update(random: &mut Random, table: &Table, features: Features) -> Statement {
-    let (or, [_, kind]) = or(random);
+    let (mut or, [_, mut kind]) = or(random);
+    if or == " OR REPLACE" && table.has_partial_index() && !features.replaces_beside_partial_indexes() {
+        (or, kind) = (" OR IGNORE", "UPDATE OR IGNORE");
+    }
     let (name, set, condition) = (table.quoted(), set(random, table), condition(random, table));
     if features.update_from() && random.one_in(15) {
         let writable = table.writable();

@@ -30,6 +30,11 @@ impl Features {
         self.version >= 3_040_000
     }
 
+    /// Whether an UPDATE OR REPLACE may meet a partial unique index: 3.26 then crashes, without us too.
+    pub(crate) const fn replaces_beside_partial_indexes(self) -> bool {
+        self.version >= 3_040_000
+    }
+
     /// Whether keys may be checked at the end only: 3.26 crashes when an UPDATE OR REPLACE of such a table meets a partial
     /// unique index, without us too.
     pub(crate) const fn deferred_keys(self) -> bool {
@@ -159,6 +164,11 @@ impl Table {
         self.sql
             .first()
             .is_some_and(|sql| sql.split_once(&itself).is_some_and(|(_, action)| action.contains(") ON ")))
+    }
+
+    /// Whether a unique index of it holds some rows only.
+    pub(crate) fn has_partial_index(&self) -> bool {
+        self.sql.iter().any(|sql| sql.starts_with("CREATE UNIQUE INDEX") && sql.contains(" WHERE "))
     }
 
     pub(crate) fn writable(&self) -> Vec<&str> {
