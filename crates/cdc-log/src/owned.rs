@@ -225,7 +225,7 @@ const OURS: &str = "_cdc_";
 fn denied(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => Error::NotAllowed {
-            reason: "ending the transaction, attaching a database or touching the tables of the log",
+            reason: "ending the transaction, attaching a database, altering a temporary table or touching the tables of the log",
         },
         _ => Error::Sqlite(error),
     }
@@ -251,6 +251,8 @@ pub(crate) fn guard(conn: &mut Connection, guarded: &Arc<AtomicBool>) -> Result<
             | AuthAction::Attach { .. }
             | AuthAction::Detach { .. }
             | AuthAction::CreateTempTrigger { .. }
+            // Nobody is asked about the new name, and one of ours would hide our table.
+            | AuthAction::AlterTable { database_name: "temp", .. }
             | AuthAction::Pragma { pragma_value: Some(_), .. } => return Authorization::Deny,
             AuthAction::Insert { table_name: name }
             | AuthAction::Delete { table_name: name }
