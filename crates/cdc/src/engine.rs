@@ -312,10 +312,14 @@ impl<E: Env> Cdc<E> {
         let inner = &self.inner;
         let alive = lock(&inner.alive).clone().ok_or(Error::ShutDown)?;
         let (handles, ours) = (Arc::clone(&inner.handles), spec.clone());
+        let never_audits = inner.project.settings.audit.is_off();
         let opened = blocking(&inner.env, move || {
             let room = handles.room();
             let mut node = Node::new(handles.open(&ours)?)?;
             stages.map_or(Ok(()), |stages| node.set_stages(stages))?;
+            if never_audits {
+                node.hot.log_mut().drop_audit()?;
+            }
             Ok((node, room))
         });
         let warehouse = inner.project.warehouse(&spec)?;
