@@ -73,7 +73,7 @@ fn an_attached_table_is_told_from_a_temporary_one_of_its_name() {
 #[test]
 fn no_temporary_table_gets_the_name_of_one_of_ours() {
     let folder = folder();
-    let mut log = Log::open(&folder.path().join("log"), &id(), &clock()).unwrap();
+    let mut log = Log::open(folder.path().join("log"), &id(), &clock()).unwrap();
     for sql in [
         "CREATE TEMP TABLE _cdc_log(x)",
         "CREATE TEMP VIEW _cdc_log AS SELECT 1",
