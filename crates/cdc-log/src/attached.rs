@@ -467,7 +467,7 @@ impl Attached {
     }
 
     /// Runs `work` on log and database at one moment at which nothing waits to be drained, with a comparison of the
-    /// live tables. `None` when something does; try again.
+    /// live tables. `None` when something does, or the schema has changed since capture was last found healthy; try again.
     ///
     /// # Errors
     ///
@@ -482,6 +482,9 @@ impl Attached {
             let mark = drain::mark(&log.conn)?;
             let compared = !Comparison::read(&log.conn)?.is_needed();
             if !compared || mark_state(&user, mark)? != MarkState::Agrees || has_rows_after(&user, mark)? {
+                return Ok(None);
+            }
+            if Schema::stored(&log.conn)? != Some(Schema::read(&user)?) {
                 return Ok(None);
             }
             work(log, &|fold| crate::verify::compare_rows(&user, log.id(), fold)).map(Some)

@@ -16,7 +16,7 @@ use crate::capture::{self, CapturedTable, Found};
 use crate::drain::Drained;
 use crate::live::{LiveRow, LiveRows};
 use crate::transaction::{CaptureRow, LogTransaction};
-use crate::{Result, documents, store};
+use crate::{Log, Result, documents, store};
 
 /// What a comparison that is under way is kept under in the log.
 const STATE: &str = "comparison";
@@ -73,6 +73,24 @@ pub(crate) enum Why {
 /// When the last comparison of all tables that was finished had begun.
 pub(crate) fn compared_at(log: &Connection) -> Result<Option<Timestamp>> {
     Ok(store::meta(log, COMPARED)?.map(Timestamp::new))
+}
+
+impl Log {
+    /// Drops an audit that is under way, for somebody who will not go on with it: until it was done, every captured change
+    /// would be held against the log. What it has found is in the log. A comparison stays that is needed because something
+    /// is known to have bypassed capture. Gives whether there was one to drop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn drop_audit(&mut self) -> Result<bool> {
+        let comparison = Comparison::read(&self.conn)?;
+        let drops = comparison.is_open() && !comparison.is_needed();
+        if drops {
+            self.transact(|log| Comparison::default().write(log.conn()))?;
+        }
+        Ok(drops)
+    }
 }
 
 impl Comparison {

@@ -11,7 +11,7 @@ pub struct Subscription {
     pub token: Option<FenceToken>,
     /// What is handed on; the checkpoint moves over the rest.
     pub filter: Filter,
-    /// At most so much in one transaction.
+    /// At most so much in one transaction; 0 records count as 1.
     pub limit: Limit,
 }
 
@@ -53,7 +53,8 @@ impl Log {
         self.check_fence(subscriber, by.token)?;
         let seen = self.checkpoint(subscriber)?;
         let after = seen.as_ref().map_or(Cursor::START, |checkpoint| checkpoint.cursor).sequence;
-        let batch = self.read(after, by.limit)?;
+        let limit = Limit { records: by.limit.records.max(1), ..by.limit };
+        let batch = self.read(after, limit)?;
         let Some(cursor) = batch.last().map(Record::cursor) else { return Ok(None) };
         let own = self.own_effects(subscriber, after, cursor.sequence)?;
         let mut passed = Vec::new();

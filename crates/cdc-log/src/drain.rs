@@ -145,11 +145,7 @@ pub(crate) fn drain(
         drain.done.more = true;
     } else {
         drain.read(log, from)?;
-        let bodies = drain.assembler.flush();
-        if !bodies.is_empty() {
-            let taken = Taken { row: None, timestamp: log.now(), what: What::Changes(bodies, Chain::Mend) };
-            drain.push(log, taken)?;
-        }
+        drain.flush(log)?;
         drain.append_held(log)?;
         let goes_on = |comparison: &Comparison| match compare {
             Compare::Audit => comparison.is_open(),
@@ -249,12 +245,28 @@ impl<'t> Drain<'t> {
                 }
                 self.beyond = Some(0);
             }
+            if row.get_ref(2)?.as_str().is_ok_and(|op| op == "T") {
+                self.flush(log)?;
+            }
             let what = self.take(log, row, head)?;
             let row = CaptureRow { seq: head.seq, nonce: head.nonce };
             if !self.push(log, Taken { row: Some(row), timestamp, what })? {
                 break;
             }
             after = head.seq;
+        }
+        Ok(())
+    }
+
+    /// Takes what is held back although its end does not come.
+    ///
+    /// Before the shape of a table is taken, which may have to wait: nothing is appended then any more, because a
+    /// comparison is open that the index does not cover the log for yet, and because the mark is past what is held back.
+    fn flush(&mut self, log: &mut LogTransaction<'_>) -> Result<()> {
+        let bodies = self.assembler.flush();
+        if !bodies.is_empty() {
+            let taken = Taken { row: None, timestamp: log.now(), what: What::Changes(bodies, Chain::Mend) };
+            self.push(log, taken)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef as Sqlite};
 use rusqlite::{Connection, Params, ToSql, params_from_iter};
 
 use crate::Result;
-use crate::capture::{self, CapturedTable, quoted};
+use crate::capture::{self, CapturedTable, in_main, quoted};
 
 /// One row.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl<'u> LiveRows<'u> {
     ) -> Result<Vec<LiveRow>> {
         let shape = &self.table.shape;
         let columns = shape.values("_cdc_t.").join(", ");
-        let sql = format!("SELECT {columns} FROM {} AS _cdc_t {condition}", quoted(&shape.table));
+        let sql = format!("SELECT {columns} FROM {} AS _cdc_t {condition}", in_main(&shape.table));
         let mut statement = self.user.prepare_cached(&sql)?;
         let mut rows = statement.query(params)?;
         let (mut found, mut bytes) = (Vec::new(), 0);
@@ -162,7 +162,7 @@ fn rowid(table: &CapturedTable) -> Option<KeyColumn> {
 /// collation is the application's.
 fn primary_key(user: &Connection, table: &CapturedTable) -> Result<Option<Vec<KeyColumn>>> {
     let mut statement = user.prepare_cached(
-        "SELECT x.name, x.coll FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS x \
+        "SELECT x.name, x.coll FROM pragma_index_list(?1, 'main') AS l, pragma_index_xinfo(l.name, 'main') AS x \
          WHERE l.origin = 'pk' AND x.key ORDER BY x.seqno",
     )?;
     let columns = statement

@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, Connection, Params, params};
 use serde::Serialize;
 
 use crate::capture::{self, CapturedTable, Plan, Tables};
+use crate::comparison::Comparison;
 use crate::drain::{self, Compare, Drained, From, Source};
 use crate::joint::Joint;
 use crate::{Durability, Error, Log, LogTransaction, Result, store};
@@ -225,7 +226,7 @@ const OURS: &str = "_cdc_";
 fn denied(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => Error::NotAllowed {
-            reason: "ending the transaction, attaching a database or touching the tables of the log",
+            reason: "ending the transaction, attaching a database, altering a temporary table or touching the tables of the log",
         },
         _ => Error::Sqlite(error),
     }
@@ -251,6 +252,8 @@ pub(crate) fn guard(conn: &mut Connection, guarded: &Arc<AtomicBool>) -> Result<
             | AuthAction::Attach { .. }
             | AuthAction::Detach { .. }
             | AuthAction::CreateTempTrigger { .. }
+            // Nobody is asked about the new name, and one of ours would hide our table.
+            | AuthAction::AlterTable { database_name: "temp", .. }
             | AuthAction::Pragma { pragma_value: Some(_), .. } => return Authorization::Deny,
             AuthAction::Insert { table_name: name }
             | AuthAction::Delete { table_name: name }
@@ -295,7 +298,8 @@ impl Log {
         self.prepare_capture()?;
         let drained = self.transact_owned(|log, own| {
             store::put_meta(log.conn(), "capture_tables", &settings)?;
-            own.heal(log, tables, None)
+            own.heal(log, tables)?;
+            own.drain(log, Compare::WhenNeeded, None)
         })?;
         self.drain_rest(drained)
     }
@@ -342,6 +346,34 @@ impl Log {
         self.drain().map(drop)
     }
 
+    /// Installs what is missing of capture after another process has changed the schema, as every write does, and drains
+    /// what that leaves.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::capture`].
+    pub fn heal(&mut self) -> Result<Drained> {
+        let drained = self.drain()?;
+        if !is_prepared(self)? {
+            return Ok(drained);
+        }
+        let healed = self.transact_owned(|log, own| own.drain_healthy(log, Compare::WhenNeeded, None))?;
+        self.drain_rest(healed)
+    }
+
+    /// Whether capture is as it should be with the schema as it is now. An owner that writes makes it so.
+    pub(crate) fn is_capture_healthy(&self) -> Result<bool> {
+        let conn = &self.conn;
+        if !capture::is_prepared(conn)? || healthy_at(conn)? == Some(cookie(conn)?) {
+            return Ok(true);
+        }
+        match Plan::make(conn, &tables_told(conn)?, &capture::known(conn)?) {
+            Ok(plan) => Ok(plan.is_empty()),
+            Err(Error::UnknownTable { .. } | Error::UnsupportedTable { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Goes on with a comparison of all captured tables with the log, or begins one: a range of keys, in one transaction.
     /// `more` is set until it is done; [`Log::compared_at`] tells when the last one began.
     ///
@@ -354,9 +386,9 @@ impl Log {
             return Ok(Drained::default());
         }
         self.transact_owned(|log, own| {
-            let done = own.drain(log, Compare::Audit, None)?;
-            // What is left is the audit's.
-            own.pending = false;
+            let done = own.drain_healthy(log, Compare::Audit, None)?;
+            // What else is left is the audit's.
+            own.pending &= Comparison::read(log.conn())?.is_needed();
             Ok(done)
         })
     }
@@ -423,6 +455,20 @@ fn cookie(conn: &Connection) -> Result<i64> {
     Ok(conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?)
 }
 
+/// What the cookie of the schema is kept under with which capture was last found healthy.
+const HEALTHY_AT: &str = "capture_schema";
+
+fn healthy_at(conn: &Connection) -> Result<Option<i64>> {
+    store::meta(conn, HEALTHY_AT)
+}
+
+/// Which tables are to be captured.
+fn tables_told(conn: &Connection) -> Result<Tables> {
+    let tables: Option<String> = store::meta(conn, "capture_tables")?;
+    let tables = tables.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(tables.unwrap_or(Tables::Named(Vec::new())))
+}
+
 fn is_prepared(log: &mut Log) -> Result<bool> {
     if !log.own_capture.prepared {
         log.own_capture.prepared = capture::is_prepared(&log.conn)?;
@@ -437,6 +483,8 @@ pub(crate) struct OwnCapture {
     prepared: bool,
     /// Whether rows may wait to be drained.
     pending: bool,
+    /// The cookie of the schema with which capture was last found healthy, as far as it was looked for.
+    healthy_at: Option<i64>,
     known: Option<Known>,
 }
 
@@ -461,7 +509,7 @@ impl Known {
 
 impl Default for OwnCapture {
     fn default() -> Self {
-        Self { prepared: false, pending: true, known: None }
+        Self { prepared: false, pending: true, healthy_at: None, known: None }
     }
 }
 
@@ -473,7 +521,6 @@ impl OwnCapture {
         work: impl FnOnce(&Tx<'_>) -> Result<R>,
     ) -> Result<R> {
         let (conn, guarded) = (log.conn(), log.log().guarded.as_ref());
-        let before = cookie(conn)?;
         let tx = Tx { conn, guarded, joint: RefCell::default() };
         let done = {
             let _guarded = Guarded::new(guarded);
@@ -483,13 +530,7 @@ impl OwnCapture {
             return Err(Error::TransactionGone);
         }
         let mut joint = tx.joint.into_inner();
-        if cookie(conn)? == before {
-            self.drain(log, Compare::WhenNeeded, Some(&mut joint))?;
-        } else {
-            let tables: Option<String> = store::meta(conn, "capture_tables")?;
-            let tables = tables.and_then(|text| serde_json::from_str(&text).ok());
-            self.heal(log, &tables.unwrap_or(Tables::Named(Vec::new())), Some(&mut joint))?;
-        }
+        self.drain_healthy(log, Compare::WhenNeeded, Some(&mut joint))?;
         if self.pending {
             joint.keep(conn)?;
         }
@@ -546,18 +587,34 @@ impl OwnCapture {
         Ok(drained)
     }
 
-    /// Installs what is missing and drains. A captured table whose shape changed is compared with the log.
-    fn heal(
+    /// Drains a chunk, after installing what is missing if the schema has changed: by the transaction itself, or by
+    /// another process since the last one.
+    fn drain_healthy(
         &mut self,
         log: &mut LogTransaction<'_>,
-        tables: &Tables,
+        compare: Compare,
         joint: Option<&mut Joint>,
     ) -> Result<Drained> {
+        let cookie = cookie(log.conn())?;
+        if self.healthy_at != Some(cookie) {
+            self.healthy_at = healthy_at(log.conn())?;
+        }
+        if self.healthy_at != Some(cookie) {
+            self.heal(log, &tables_told(log.conn())?)?;
+        }
+        self.drain(log, compare, joint)
+    }
+
+    /// Installs what is missing. A captured table whose shape changed is compared with the log.
+    fn heal(&mut self, log: &LogTransaction<'_>, tables: &Tables) -> Result<()> {
         let plan = Plan::make(log.conn(), tables, &capture::known(log.conn())?)?;
         if !plan.is_empty() {
             plan.carry_out(log.conn())?;
         }
-        self.drain(log, Compare::WhenNeeded, joint)
+        let cookie = cookie(log.conn())?;
+        store::put_meta(log.conn(), HEALTHY_AT, cookie)?;
+        self.healthy_at = Some(cookie);
+        Ok(())
     }
 
     /// Drains a chunk of the object's own capture rows and removes them: mark and rows lie in one file, so that no

@@ -153,7 +153,8 @@ impl Log {
     }
 
     /// As [`Log::at_one_moment`], with a comparison of the live tables in the log's own file. `None` when captured
-    /// rows wait to be drained; try again.
+    /// rows wait to be drained, or another process has changed the schema and capture was not installed anew since; try
+    /// again.
     ///
     /// # Errors
     ///
@@ -163,10 +164,8 @@ impl Log {
         work: impl FnOnce(&Self, &CompareRows<'_>) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
         self.at_one_moment(|log| {
-            if log.unsynced
-                || crate::attached::has_capture_rows(&log.conn)?
-                || Comparison::read(&log.conn)?.is_needed()
-            {
+            let waits = log.unsynced || crate::attached::has_capture_rows(&log.conn)?;
+            if waits || Comparison::read(&log.conn)?.is_needed() || !log.is_capture_healthy()? {
                 return Ok(None);
             }
             work(log, &|fold| log.compare_rows(fold)).map(Some)

@@ -95,6 +95,8 @@ async fn step<E: Env>(object: &Arc<Shared<E>>, settings: &AuditSettings) -> Resu
 fn step_at(node: &mut Node, now: Timestamp, settings: &AuditSettings) -> Result<Step> {
     let compared = node.log().compared_at()?;
     if let Some(compared) = compared.filter(|compared| !settings.left(*compared, now).is_zero()) {
+        // One that is under way was begun when audits were wanted more often.
+        node.hot.log_mut().drop_audit()?;
         return Ok(Step::Done(compared));
     }
     let more = match &mut node.hot {

@@ -312,10 +312,14 @@ impl<E: Env> Cdc<E> {
         let inner = &self.inner;
         let alive = lock(&inner.alive).clone().ok_or(Error::ShutDown)?;
         let (handles, ours) = (Arc::clone(&inner.handles), spec.clone());
+        let never_audits = inner.project.settings.audit.is_off();
         let opened = blocking(&inner.env, move || {
             let room = handles.room();
             let mut node = Node::new(handles.open(&ours)?)?;
             stages.map_or(Ok(()), |stages| node.set_stages(stages))?;
+            if never_audits {
+                node.hot.log_mut().drop_audit()?;
+            }
             Ok((node, room))
         });
         let warehouse = inner.project.warehouse(&spec)?;
@@ -473,16 +477,24 @@ impl<E: Env> Cdc<E> {
     /// Empties what is under way, then stops. Whatever is left when the deadline passes, or cannot go on just now, is
     /// sent by the next engine; nothing is lost either way.
     ///
+    /// In what is left of the time, write-ahead logs beside the files of objects that were closed for others are moved
+    /// into these, so that a copy of a database file has all rows; how many are left is logged.
+    ///
     /// # Errors
     ///
     /// [`Error::Deadline`], [`Error::Waiting`] or [`Error::Stopped`] names what was left; the engine has stopped all the
     /// same.
     pub async fn shutdown(self, deadline: Deadline) -> Result<()> {
+        let end = self.inner.env.now() + deadline.0;
         let emptied = {
             let (quiet, late) = (self.quiet(), self.inner.env.sleep(deadline.0));
             tokio::select! { biased; quiet = quiet => quiet, () = late => self.left() }
         };
-        self.stop().await;
+        self.stop_drivers().await;
+        if let Ok(left @ 1..) = self.inner.handles.tidy_until(end).await {
+            tracing::warn!(left, "write-ahead logs are left beside the files of closed objects");
+        }
+        self.close().await;
         emptied
     }
 
@@ -502,13 +514,22 @@ impl<E: Env> Cdc<E> {
         Ok(())
     }
 
-    /// Stops every driver and closes every log, without emptying anything first.
+    /// Stops every driver and closes every log, without emptying anything first. Objects that were closed for others keep
+    /// their write-ahead logs, which whoever opens them next moves into their files.
     pub async fn stop(&self) {
+        self.stop_drivers().await;
+        self.close().await;
+    }
+
+    async fn stop_drivers(&self) {
         self.inner.signal_stop();
         let ended = lock(&self.inner.ended).take();
         if let Some(mut ended) = ended {
             while ended.recv().await.is_some() {}
         }
+    }
+
+    async fn close(&self) {
         let objects = std::mem::take(&mut *lock(&self.inner.objects));
         for object in objects.into_values() {
             object.lane.close().await;

@@ -14,6 +14,7 @@ use crate::node::{Closing, Hot};
 use crate::registry::ObjectSpec;
 use crate::settings::HandleSettings;
 use crate::shared::{Shared, stopped};
+use crate::uplink::chain;
 use crate::{Project, Result};
 
 /// How long a look at an application's database waits for a lock. The thread is one of a few that all objects share; who
@@ -25,7 +26,7 @@ const LOOK_PATIENCE: Duration = Duration::from_millis(50);
 /// busy object is faster.
 const MANY: usize = 128;
 
-/// Idle objects that are closed in one job, after which others have their turn.
+/// Objects that are closed or tidied in one job, after which others have their turn.
 const IDLE_PER_JOB: usize = 32;
 
 /// The open files of an engine's objects.
@@ -148,11 +149,44 @@ impl<E: Env> Handles<E> {
         object.rest(closing)
     }
 
-    fn tidy(&self, at: u64, object: &Weak<Shared<E>>) -> bool {
+    /// Gives what came of it, if it was tried.
+    fn tidy(&self, at: u64, object: &Weak<Shared<E>>) -> Option<Result<()>> {
         let Some(object) = object.upgrade() else {
-            return self.lock().left.remove(&at).is_some();
+            return self.lock().left.remove(&at).map(|_| Ok(()));
         };
         object.tidy()
+    }
+
+    /// Moves what closed objects have left of their write-ahead logs into their files, one after the other, until then.
+    /// Gives how many keep one.
+    pub(crate) async fn tidy_until(self: &Arc<Self>, end: Duration) -> Result<usize> {
+        let (mut tried, mut failed) = (0, 0);
+        while self.env.now() < end {
+            let some = self.left_after(tried);
+            let Some((last, _)) = some.last() else { break };
+            tried = *last;
+            let handles = Arc::clone(self);
+            failed += blocking(&self.env, move || Ok(handles.tidy_some(&some, end))).await?;
+        }
+        Ok(self.lock().left.len() + failed)
+    }
+
+    fn left_after(&self, tried: u64) -> Vec<(u64, Weak<Shared<E>>)> {
+        let open = self.lock();
+        let left = open.left.range((Bound::Excluded(tried), Bound::Unbounded)).take(IDLE_PER_JOB);
+        left.map(|(at, (object, _))| (*at, Weak::clone(object))).collect()
+    }
+
+    /// Gives how many could not be tidied.
+    fn tidy_some(&self, some: &[(u64, Weak<Shared<E>>)], end: Duration) -> usize {
+        let in_time = some.iter().take_while(|_| self.env.now() < end);
+        let failed = in_time.filter_map(|(at, object)| {
+            let error = self.tidy(*at, object)?.err()?;
+            let object = object.upgrade()?;
+            tracing::warn!(object = %object.id(), error = %chain(&error), "a write-ahead log is left");
+            Some(())
+        });
+        failed.count()
     }
 
     /// The object is used now. The one that was used so many others ago gives back memory.
@@ -246,7 +280,8 @@ impl<E: Env> Handles<E> {
             (unused(&open.by_use), unused(&open.left))
         };
         let closed = idle.iter().filter(|(at, object)| self.close(*at, object, Closing::Whole)).count();
-        let tidied = left.iter().filter(|(at, object)| self.tidy(*at, object)).count();
+        // What is wrong with the files is told to whoever uses them.
+        let tidied = left.iter().filter(|(at, object)| self.tidy(*at, object).is_some()).count();
         closed.max(tidied)
     }
 }

@@ -130,13 +130,13 @@ impl Slot {
     }
 
     /// Moves what is left of a write-ahead log into its file.
-    pub(crate) fn tidy(&mut self, open: impl FnOnce() -> Result<Hot>) {
+    pub(crate) fn tidy(&mut self, open: impl FnOnce() -> Result<Hot>) -> Result<()> {
         if let Place::Closed(closed) = &mut self.place
             && std::mem::take(&mut closed.leaves_wal)
         {
-            // What is wrong with the files is told to whoever uses them.
-            drop(closed.reopen(open));
+            drop(closed.reopen(open)?);
         }
+        Ok(())
     }
 
     /// Closes the files, on this thread. Gives whether they were open.

@@ -263,6 +263,7 @@ pub enum Trim {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AuditSettings {
     /// Every captured table is compared with its log once in so many milliseconds; 0 never. Default 86,400,000, a day.
+    /// An audit that is under way when this is set to 0 ends there; a comparison that is needed goes on.
     #[serde(rename = "interval")]
     pub interval_ms: u64,
     /// Percent of one processor that comparing may take, at most. Default 1.

@@ -274,14 +274,14 @@ impl<E: Env> Shared<E> {
         rested.is_some()
     }
 
-    /// Moves what is left of the object's write-ahead log into its file, unless a job is under way. Gives whether it was
-    /// tried.
-    pub(crate) fn tidy(&self) -> bool {
-        let tidied = self.lane.if_resting(|slot| {
-            slot.tidy(|| self.handles.open(&self.spec));
+    /// Moves what is left of the object's write-ahead log into its file, unless a job is under way. Gives what came of it
+    /// if it was tried; it is not tried again.
+    pub(crate) fn tidy(&self) -> Option<Result<()>> {
+        self.lane.if_resting(|slot| {
+            let tidied = slot.tidy(|| self.handles.open(&self.spec));
             self.handles.tidied(&self.last_use);
-        });
-        tidied.is_some()
+            tidied
+        })
     }
 
     /// Gives back memory, unless a job is under way.

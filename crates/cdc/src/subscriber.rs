@@ -110,7 +110,7 @@ where
         self
     }
 
-    /// At most this many records in one transaction.
+    /// At most this many records in one transaction; 0 counts as 1.
     pub const fn batch_size(mut self, records: usize) -> Self {
         self.by.limit.records = records;
         self

@@ -99,7 +99,7 @@ fn recount(log: &Log, dense: bool, compare: Option<&CompareRows<'_>>) -> Result<
 }
 
 impl Project {
-    /// Verifies one object, or all. With `rows`, live tables too: an attached database is drained first, unless an
+    /// Verifies one object, or all. With `rows`, live tables too: what waits is drained first, unless an
     /// engine is at work on the project, which does so itself. Where an application writes faster than it is drained,
     /// [`Verified::rows_compared`] stays false.
     ///
@@ -198,19 +198,34 @@ impl Project {
         let dense = self.settings.link.filter().is_all();
         let recounted = if spec.attached.is_some() {
             self.open_attached(spec, clock).and_then(|mut attached| {
-                match self.registry.lock() {
-                    Ok(_lock) => while attached.look()?.drained.more {},
-                    // Who holds the project drains it.
-                    Err(Error::InUse { .. } | Error::Copied { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+                self.unless_in_use(|| {
+                    while attached.look()?.drained.more {}
+                    Ok(())
+                })?;
                 attached.at_rest(|log, compare| recount(log, dense, Some(compare)))
             })
         } else {
-            let log = self.open_log(spec, clock);
-            log.and_then(|mut log| log.at_rest(|log, compare| recount(log, dense, Some(compare))))
+            self.open_log(spec, clock).and_then(|mut log| {
+                let recounted = log.at_rest(|log, compare| recount(log, dense, Some(compare)))?;
+                if recounted.is_none() {
+                    self.unless_in_use(|| {
+                        log.heal()?;
+                        Ok(log.sync()?)
+                    })?;
+                }
+                Ok(recounted)
+            })
         };
         recounted.map_or_else(|error| readable(Err(error)).map(Some), Ok)
+    }
+
+    /// Does what whoever holds the project does as well, unless somebody holds it.
+    fn unless_in_use(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        match self.registry.lock() {
+            Ok(_lock) => work(),
+            Err(Error::InUse { .. } | Error::Copied { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Compares an object's archive with its log, record by record.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::rows::write_state;
-use super::shape::{self, Shape, quoted};
+use super::shape::{self, Shape, in_main, quoted};
 use super::triggers::{Own, Triggers, drop_own};
 use crate::{Error, Result, store};
 
@@ -106,7 +106,7 @@ fn renamed_from(log: &Connection, user: &Connection, schema: &SchemaChange) -> R
 
 /// The value that rows got which were there when a column was added. `None` where the column does not tell.
 fn default_of(user: &Connection, table: &str, column: &str) -> Option<JsonText> {
-    let sql = "SELECT type, coalesce(dflt_value, 'NULL') FROM pragma_table_xinfo(?1) WHERE name = ?2 AND hidden = 0";
+    let sql = "SELECT type, coalesce(dflt_value, 'NULL') FROM pragma_table_xinfo(?1, 'main') WHERE name = ?2 AND hidden = 0";
     let default = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
     let (declared, default) = user.query_row(sql, [table, column], default).ok()?;
     // As SQLite makes it of the declaration. What it makes nothing of is left to the comparison.
@@ -316,7 +316,7 @@ fn install_table(
 pub(crate) fn count_rows(conn: &Connection, tables: &[String]) -> Result<u64> {
     let mut rows = 0;
     for table in tables {
-        let count = format!("SELECT count(*) FROM {} NOT INDEXED", quoted(table));
+        let count = format!("SELECT count(*) FROM {} NOT INDEXED", in_main(table));
         rows += conn.query_row(&count, [], |row| row.get::<_, u64>(0))?;
     }
     Ok(rows)
@@ -395,8 +395,8 @@ fn compiles_without(conn: &Connection, id: i64, shape: &Shape) -> Result<bool> {
 
 /// Compiles a write of each kind, with all triggers that it fires.
 fn compile_writes(conn: &Connection, shape: &Shape) -> Result<(), rusqlite::Error> {
-    let table = quoted(&shape.table);
-    let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0")?;
+    let table = in_main(&shape.table);
+    let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden = 0")?;
     let columns = statement.query_map([&shape.table], |row| row.get::<_, String>(0))?;
     let mut columns = columns.map(|name| name.map(|name| quoted(&name))).collect::<Result<Vec<_>, _>>()?;
     columns.extend(shape.rowid.clone());
@@ -415,7 +415,7 @@ fn put_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
     let triggers = Triggers::of(conn, id, shape)?;
     let users = triggers_on(conn, &shape.table)?;
     for (name, ..) in &users {
-        conn.execute_batch(&format!("DROP TRIGGER {}", quoted(name)))?;
+        conn.execute_batch(&format!("DROP TRIGGER {}", in_main(name)))?;
     }
     for own in &triggers.own {
         conn.execute_batch(&own.text)?;
@@ -424,7 +424,8 @@ fn put_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
     let [before, after] = [&triggers.before, &triggers.after].map(|ours| ours.iter().map(|(_, text)| text));
     let users = users.iter().map(|(_, text, _)| text);
     for text in own.chain(before).chain(users).chain(after) {
-        conn.execute_batch(text)?;
+        // A trigger without a schema goes where its table's name is met first. SQLite stores its text without one.
+        conn.execute_batch(&text.replacen("CREATE TRIGGER ", "CREATE TRIGGER main.", 1))?;
     }
     Ok(())
 }
@@ -456,7 +457,7 @@ fn remove(conn: &Connection, id: i64) -> Result<()> {
         .query_map([format!("_cdc_{id}_*")], |row| row.get(0))?
         .collect::<Result<Vec<String>, _>>()?;
     for name in names {
-        conn.execute_batch(&format!("DROP TRIGGER {}", quoted(&name)))?;
+        conn.execute_batch(&format!("DROP TRIGGER {}", in_main(&name)))?;
     }
     conn.execute_batch(&drop_own(id))?;
     Ok(())

@@ -12,5 +12,5 @@ pub use install::{Installed, Tables};
 mod rows;
 pub(crate) use rows::time_of;
 mod shape;
-pub(crate) use shape::{quoted, tables as existing};
+pub(crate) use shape::{in_main, quoted, tables as existing};
 mod triggers;

@@ -92,7 +92,7 @@ impl Shape {
             return Err(refuse("it has more than 1989 columns"));
         }
         let select =
-            format!("SELECT {} FROM {} NOT INDEXED", shape.values("").join(", "), quoted(&shape.table));
+            format!("SELECT {} FROM {} NOT INDEXED", shape.values("").join(", "), in_main(&shape.table));
         if conn.prepare(&select).is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::Unknown)) {
             return Err(refuse(
                 "only the application has a function or collation without which it cannot be read",
@@ -234,8 +234,9 @@ pub(crate) fn tables(conn: &Connection) -> Result<Vec<String>> {
 }
 
 fn columns(conn: &Connection, table: &str) -> Result<Vec<Column>> {
-    let mut statement =
-        conn.prepare("SELECT name, type, pk FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid")?;
+    let mut statement = conn.prepare(
+        "SELECT name, type, pk FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid",
+    )?;
     let columns = statement.query_map([table], |row| {
         let key: u32 = row.get(2)?;
         Ok(Column { name: row.get(0)?, declared_type: row.get(1)?, key: (key > 0).then_some(key) })
@@ -252,7 +253,7 @@ fn rowid_alias(conn: &Connection, table: &str, columns: &[Column]) -> Result<Opt
     if !column.declared_type.eq_ignore_ascii_case("integer") {
         return Ok(None);
     }
-    let indexed = "SELECT EXISTS(SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
+    let indexed = "SELECT EXISTS(SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk')";
     let indexed: bool = conn.query_row(indexed, [table], |row| row.get(0))?;
     Ok((!indexed).then_some(index))
 }
@@ -266,4 +267,10 @@ fn is_numeric(column: &Column) -> bool {
 /// A name as a SQL identifier.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table, view or trigger of the database, also where the connection has a TEMP table of that name. What triggers do
+/// needs none of this: SQLite looks names up in the trigger's own schema, and allows no other there.
+pub(crate) fn in_main(name: &str) -> String {
+    format!("main.{}", quoted(name))
 }

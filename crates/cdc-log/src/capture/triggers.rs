@@ -79,7 +79,7 @@ struct Key {
 impl Key {
     fn read(conn: &Connection, shape: &Shape) -> Result<Vec<Self>> {
         let mut statement = conn.prepare(
-            "SELECT coll FROM pragma_index_list(?1) AS i JOIN pragma_index_xinfo(i.name) AS x \
+            "SELECT coll FROM pragma_index_list(?1, 'main') AS i JOIN pragma_index_xinfo(i.name, 'main') AS x \
              WHERE i.origin = 'pk' AND x.name = ?2",
         )?;
         let by_rowid = shape.has_rowid();
@@ -339,7 +339,8 @@ impl Text<'_> {
 /// `UPDATE OF` goes by the names in the statement's SET list: a generated column is never in it, the row id under
 /// any of its names. What an expression or the condition of a partial index reads is not worked out.
 fn conflict_columns(conn: &Connection, shape: &Shape, indexes: &[UniqueIndex]) -> Result<Vec<String>> {
-    let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3)")?;
+    let mut statement =
+        conn.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden IN (2, 3)")?;
     let generated = statement.query_map([&shape.table], |row| row.get::<_, String>(0))?;
     let of_table = |name: &str| format!("_cdc_t.{}", quoted(name));
     let generated: Vec<String> = generated.map(|name| Ok(of_table(&name?))).collect::<Result<_>>()?;
@@ -385,8 +386,8 @@ impl UniqueIndex {
             let term = Term { of_new, of_table: format!("_cdc_t.{name}"), collation: None, at: Some(at) };
             indexes.push(Self { rowid: Some(name), terms: vec![term], predicate: None });
         }
-        let mut statement =
-            conn.prepare("SELECT name FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq DESC")?;
+        let mut statement = conn
+            .prepare("SELECT name FROM pragma_index_list(?1, 'main') WHERE \"unique\" ORDER BY seq DESC")?;
         let names =
             statement.query_map([&shape.table], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
         let new_row = NewRow::read(conn, shape)?;
@@ -400,8 +401,9 @@ impl UniqueIndex {
         let text = "SELECT coalesce((SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?1), '')";
         let text: String = conn.query_row(text, [index], |row| row.get(0))?;
         let text = IndexText::parse(&text);
-        let mut statement =
-            conn.prepare("SELECT seqno, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
+        let mut statement = conn.prepare(
+            "SELECT seqno, name, coll FROM pragma_index_xinfo(?1, 'main') WHERE key ORDER BY seqno",
+        )?;
         let mut rows = statement.query([index])?;
         let mut terms = Vec::new();
         while let Some(row) = rows.next()? {
@@ -470,8 +472,8 @@ struct NewRow<'a> {
 
 impl<'a> NewRow<'a> {
     fn read(conn: &Connection, shape: &'a Shape) -> Result<Self> {
-        let mut statement =
-            conn.prepare("SELECT name, iif(\"notnull\", dflt_value, NULL) FROM pragma_table_xinfo(?1)")?;
+        let mut statement = conn
+            .prepare("SELECT name, iif(\"notnull\", dflt_value, NULL) FROM pragma_table_xinfo(?1, 'main')")?;
         let columns = statement.query_map([&shape.table], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(Self { shape, defaults: columns.collect::<Result<_, _>>()? })
     }

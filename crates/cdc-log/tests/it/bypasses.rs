@@ -1,9 +1,9 @@
 //! What capture cannot see, a comparison finds: the log comes back to the tables, and capture is healthy again.
 
-use cdc_log::{Attached, Tables};
+use cdc_log::{Attached, Log, Tables};
 use rusqlite::Connection;
 
-use crate::witness::{Follower, Reconciled, assert_agrees, clock, folder, id};
+use crate::witness::{Follower, Reconciled, assert_agrees, attach, clock, folder, id};
 
 struct Bypassed {
     _folder: tempfile::TempDir,
@@ -358,4 +358,63 @@ fn tables_no_longer_named_are_let_go_and_taken_up_again_without_losing_their_his
     world.attached.install().unwrap();
     world.look(Reconciled::Allowed);
     world.agrees(&["t", "other"]);
+}
+
+/// Who knows the column by its old name cannot read it.
+const RENAMED: &str = "ALTER TABLE t RENAME COLUMN a TO z";
+
+#[test]
+fn an_attached_table_that_was_altered_just_now_is_no_difference() {
+    let folder = folder();
+    let (app, mut attached) = attach(folder.path(), "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    app.execute_batch("INSERT INTO t VALUES (1, 'one')").unwrap();
+    let found = |attached: &mut Attached| {
+        attached
+            .at_rest(|log, compare| compare(&log.verify()?.1))
+            .unwrap()
+            .map(|row| row.map(|row| row.to_string()))
+    };
+    assert_eq!(found(&mut attached), None, "a row waits");
+    while attached.look().unwrap().drained.more {}
+    assert_eq!(found(&mut attached), Some(None));
+    app.execute_batch(RENAMED).unwrap();
+    assert_eq!(found(&mut attached), None);
+    while attached.look().unwrap().drained.more {}
+    assert_eq!(found(&mut attached), Some(None));
+}
+
+#[test]
+fn an_owned_table_that_another_process_altered_is_no_difference_and_captured_anew() {
+    type Owner = fn(&mut Log);
+    let owners: [(&str, Owner); 3] = [
+        ("a write", |log| {
+            log.write(|tx| tx.execute("INSERT INTO t VALUES (2, 'two')", []).map(drop)).unwrap()
+        }),
+        ("an audit", |log| while log.audit().unwrap().more {}),
+        ("healing", |log| assert!(!log.heal().unwrap().more)),
+    ];
+    for (name, owner) in owners {
+        let folder = folder();
+        let path = folder.path().join("log");
+        let mut log = Log::open(&path, &id(), &clock()).unwrap();
+        log.write(|tx| tx.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")).unwrap();
+        log.capture(&Tables::All).unwrap();
+        log.write(|tx| tx.execute("INSERT INTO t VALUES (1, 'one')", []).map(drop)).unwrap();
+        let found = |log: &mut Log| {
+            log.at_rest(|log, compare| compare(&log.verify()?.1))
+                .unwrap()
+                .map(|row| row.map(|row| row.to_string()))
+        };
+        assert_eq!(found(&mut log), Some(None), "{name}");
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch(RENAMED).unwrap();
+        assert_eq!(found(&mut log), None, "{name}");
+        owner(&mut log);
+        app.execute_batch("INSERT INTO t(id, z) VALUES (3, 'three')").unwrap();
+        log.heal().unwrap();
+        assert_eq!(found(&mut log), Some(None), "{name}");
+        let mut follower = Follower::default();
+        follower.follow(&log, Reconciled::Never);
+        assert_agrees(&app, &follower.fold, "t");
+    }
 }

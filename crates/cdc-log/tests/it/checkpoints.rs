@@ -75,6 +75,20 @@ fn a_consumer_takes_every_record_exactly_once() {
 }
 
 #[test]
+fn a_consumer_that_asks_for_no_records_takes_one_at_a_time() {
+    let folder = folder();
+    let mut log = owned(&folder.path().join("log"));
+    log.write(|tx| tx.execute_batch("INSERT INTO t(id) VALUES (1), (2), (3)")).unwrap();
+    let limit = Limit { records: 0, ..Limit::default() };
+    let by = Subscription { limit, ..Subscription::new("s") };
+    let mut taken = Vec::new();
+    while let Some(consumed) = log.consume(&by, |_, records| Ok(records.len())).unwrap() {
+        taken.extend(consumed.done);
+    }
+    assert_eq!(taken, [1, 1, 1]);
+}
+
+#[test]
 fn a_save_that_expects_another_checkpoint_than_there_is_is_refused() {
     let folder = folder();
     let mut log = filled(&folder.path().join("log"), 20);

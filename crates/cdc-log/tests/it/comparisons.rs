@@ -147,6 +147,34 @@ fn a_captured_change_after_a_missed_one_is_preceded_by_it_while_an_audit_is_unde
 }
 
 #[test]
+fn an_audit_that_nobody_goes_on_with_is_dropped_and_a_comparison_that_is_needed_is_not() {
+    let folder = folder();
+    let (mut app, mut attached) = attach(folder.path(), SCHEMA);
+    app.execute_batch(
+        "WITH RECURSIVE n(x) AS (SELECT 10 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) INSERT INTO t SELECT x, x, x FROM n",
+    )
+    .unwrap();
+    drain(&mut attached);
+    assert!(!attached.log_mut().drop_audit().unwrap(), "none was begun");
+    without_triggers(&mut app, folder.path());
+    assert!(attached.audit().unwrap().drained.more);
+    assert!(attached.log_mut().drop_audit().unwrap());
+    assert!(!attached.log_mut().drop_audit().unwrap());
+    assert_eq!(attached.look().unwrap().drained.compared, 0);
+    // Looks do not go on with an audit, and do with this.
+    app.execute_batch("CREATE TRIGGER late AFTER UPDATE ON t BEGIN SELECT 1; END").unwrap();
+    assert!(attached.look().unwrap().drained.more);
+    assert!(!attached.log_mut().drop_audit().unwrap());
+    drain(&mut attached);
+    assert!(attached.log().compared_at().unwrap().is_some());
+    let mut follower = Follower::default();
+    follower.follow(attached.log(), Reconciled::Allowed);
+    for table in TABLES {
+        assert_agrees(&app, &follower.fold, table);
+    }
+}
+
+#[test]
 fn an_owned_object_is_audited_too() {
     let folder = folder();
     let path = folder.path().join("acme.db");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use cdc_log::{Attached, Error, Log};
+use cdc_log::{Attached, Error, Log, Tables};
 use cdc_model::{Body, ChangeBody, Operation, Timestamp};
 use rusqlite::Connection;
 
@@ -146,4 +146,35 @@ fn after_a_failed_commit_the_log_takes_nothing_until_it_is_reopened() {
     assert!(tail > 10);
     log.verify().unwrap();
     log.transact(|log| log.count("n", 1)).unwrap();
+}
+
+#[test]
+fn what_is_held_back_when_a_new_table_comes_is_appended_before_the_index_must_cover_the_log() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = Log::open(&path, &id(), &clock()).unwrap();
+    let named = |tables: [&str; 2]| Tables::Named(tables.map(str::to_owned).to_vec());
+    log.write(|tx| {
+        tx.execute_batch(
+            "CREATE TABLE a(id INTEGER PRIMARY KEY, u UNIQUE); CREATE TABLE b(x); CREATE TABLE c(id INTEGER PRIMARY KEY)",
+        )
+    })
+    .unwrap();
+    log.capture(&named(["a", "c"])).unwrap();
+    // No comparison is open, and the index takes none of these.
+    log.write(|tx| tx.execute_batch("INSERT INTO a VALUES (1, 1); INSERT INTO c VALUES (1), (2)")).unwrap();
+    // In another process, the row that was replaced is captured, and the row that replaced it is not.
+    let app = Connection::open(&path).unwrap();
+    let trigger =
+        "SELECT name FROM sqlite_master WHERE tbl_name = 'a' AND sql LIKE '%AFTER INSERT ON \"a\" BEGIN%'";
+    let trigger: String = app.query_row(trigger, [], |row| row.get(0)).unwrap();
+    app.execute_batch(&format!("DROP TRIGGER {trigger}; INSERT OR REPLACE INTO a VALUES (2, 1)")).unwrap();
+    // The first table is not wanted any more, so that it is not compared, and another comes.
+    log.capture(&named(["c", "b"])).unwrap();
+    while log.audit().unwrap().more {}
+    let mut follower = Follower::default();
+    follower.follow(&log, Reconciled::Never);
+    for table in ["b", "c"] {
+        assert_agrees(&app, &follower.fold, table);
+    }
 }

@@ -34,6 +34,7 @@ mod retention;
 mod rot;
 mod statements;
 mod tables;
+mod temporary;
 mod transactions;
 mod twins;
 mod witness;

@@ -9,7 +9,7 @@ use cdc::{
     AttachOptions, Cdc, Clock, Deadline, Env as _, Error, HandleSettings, Object, ObjectId, Remedy, Settings,
     Tables, Tokio,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::failures::until;
 use crate::{CUSTOMERS, everything};
@@ -105,6 +105,50 @@ async fn an_object_that_nobody_uses_leaves_no_wal_and_is_there_when_it_is_used()
     insert(&object, 2).await.unwrap();
     assert!(wal.exists());
     assert_eq!(object.cursor().await.unwrap().sequence.get(), 3, "a schema and two rows");
+}
+
+fn customers_in(database: &Path) -> rusqlite::Result<i64> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    Connection::open_with_flags(database, flags)?
+        .query_row("SELECT count(*) FROM customers", [], |row| row.get(0))
+}
+
+/// An engine in which many objects have one row each and two may be open, and the databases of the objects.
+async fn mostly_closed(folder: &Path) -> (Cdc, Vec<PathBuf>) {
+    let cdc = engine(folder, few(2)).await;
+    let mut databases = Vec::new();
+    for n in 0..40 {
+        let object = cdc.object(format!("https://a.b/{n}")).migrate(CUSTOMERS).capture(["customers"]);
+        let object = object.open().await.unwrap();
+        insert(&object, 1).await.unwrap();
+        databases.push(database(folder, object.id()));
+    }
+    (cdc, databases)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_shutdown_a_copy_of_a_database_file_has_all_rows_also_of_objects_closed_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cdc, databases) = mostly_closed(folder.path()).await;
+    assert!(databases.iter().filter(|database| wal(database).exists()).count() > 30);
+    cdc.shutdown(Deadline::secs(60)).await.unwrap();
+    for database in &databases {
+        assert!(!wal(database).exists(), "{}", database.display());
+        let copy = folder.path().join("copy.db");
+        std::fs::copy(database, &copy).unwrap();
+        assert_eq!(customers_in(&copy), Ok(1), "{}", database.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_without_time_leaves_write_ahead_logs_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cdc, databases) = mostly_closed(folder.path()).await;
+    cdc.shutdown(Deadline::millis(0)).await.unwrap();
+    assert!(databases.iter().any(|database| wal(database).exists()));
+    for database in &databases {
+        assert_eq!(customers_in(database), Ok(1), "{}", database.display());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

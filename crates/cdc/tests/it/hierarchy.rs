@@ -194,6 +194,18 @@ async fn a_consumer_takes_each_record_once_although_its_work_fails_in_between() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_with_a_batch_size_of_none_reaches_the_end_of_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let cdc = open(folder.path()).await;
+    let root =
+        cdc.object("https://a.b").migrate(crate::CUSTOMERS).capture(["customers"]).open().await.unwrap();
+    let rows = "INSERT INTO customers VALUES (1, 'Ada', 'free'), (2, 'Bob', 'free')";
+    root.write(|tx| Ok(tx.execute(rows, []).map(drop)?)).await.unwrap();
+    let cursor = root.consume("all", |_, _| Ok(())).batch_size(0).run().await.unwrap();
+    assert_eq!(cursor.sequence, root.cursor().await.unwrap().sequence);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_circle_an_unknown_parent_and_a_second_engine_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let cdc = open(folder.path()).await;
