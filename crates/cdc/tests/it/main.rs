@@ -3,6 +3,7 @@
 
 mod attached;
 mod density;
+mod durability;
 mod failures;
 mod granting;
 mod hierarchy;
