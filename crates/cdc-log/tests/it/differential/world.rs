@@ -142,6 +142,8 @@ pub(crate) struct World<'w> {
     pub(crate) live: Live,
     follower: Follower,
     bypassed: bool,
+    /// Whether what is known of the tables may be of before they changed, because somebody's lock kept us out.
+    is_stale: bool,
     /// Names that tables had before they were renamed the legacy way, which leaves them in the bodies of triggers.
     renamed: BTreeSet<String>,
     pub(crate) counts: Counts,
@@ -161,6 +163,7 @@ impl<'w> World<'w> {
             live,
             follower: Follower::default(),
             bypassed: false,
+            is_stale: false,
             renamed: BTreeSet::new(),
             counts: Counts::default(),
             folder,
@@ -279,7 +282,7 @@ impl<'w> World<'w> {
             self.counts.refused += 1;
             return Ok(());
         }
-        match expected(Some(run), answer.code, &answer.message) {
+        match expected(Some(run), run.bypass || self.is_stale, answer.code, &answer.message) {
             Some(Expected::Busy) => self.counts.busy += 1,
             Some(Expected::Refused) => self.counts.refused += u64::from(run.kind.is_some()),
             None => {
@@ -304,7 +307,8 @@ impl<'w> World<'w> {
     }
 
     fn check(&mut self, thoroughly: bool, audit: bool) -> Result<()> {
-        if self.conns.iter().any(|conn| !conn.outside) && self.live.is_kept_out() {
+        self.is_stale = self.conns.iter().any(|conn| !conn.outside) && self.live.is_kept_out();
+        if self.is_stale {
             return Ok(());
         }
         self.live.read_schema();
@@ -384,7 +388,7 @@ pub(crate) enum Expected {
 }
 
 /// Whether a statement may be refused with this: by the tables, by another connection, or by SQLite's own rules.
-pub(crate) fn expected(run: Option<&Run>, code: i32, message: &str) -> Option<Expected> {
+pub(crate) fn expected(run: Option<&Run>, is_stale: bool, code: i32, message: &str) -> Option<Expected> {
     const BUSY: i32 = 5;
     const FULL: i32 = 13;
     const CONSTRAINT: i32 = 19;
@@ -418,10 +422,12 @@ pub(crate) fn expected(run: Option<&Run>, code: i32, message: &str) -> Option<Ex
         return Some(Expected::Busy);
     }
     const OF_CAPTURE: [&str; 4] = [": _cdc_", "main._cdc_", "trigger _cdc_", "table _cdc_"];
-    let of_capture = OF_CAPTURE.iter().any(|ours| message.contains(ours));
+    // Applications' columns may be called so, ours are not.
+    let of_capture =
+        OF_CAPTURE.iter().any(|ours| message.contains(ours)) && !message.contains("column: _cdc_");
     // A column that our triggers read cannot be dropped.
     let drops = run.is_some_and(|run| run.kind == Some("DROP COLUMN")) && of_capture;
-    let stale: &[&str] = if run.is_some_and(|run| run.bypass) { &STALE } else { &[] };
+    let stale: &[&str] = if is_stale { &STALE } else { &[] };
     let known = KNOWN.iter().chain(stale).any(|known| message.contains(known));
     // A row id of 2^63-1 leaves no larger one.
     let by_the_tables = [FULL, CONSTRAINT, MISMATCH].contains(&(code & 0xff));
