@@ -131,6 +131,8 @@ struct Conn {
     outside: bool,
     /// Whether it went around capture in the transaction that is open.
     bypassed: bool,
+    /// Whether it has a TEMP trigger, which no other connection's RENAME COLUMN changes.
+    temporary: bool,
 }
 
 /// A world while it runs.
@@ -206,7 +208,7 @@ impl<'w> World<'w> {
         let path = self.folder.path().join("app.db");
         assert_eq!(conn, self.conns.len(), "connections are opened in order");
         self.legacy |= pragmas.contains("legacy_alter_table=1");
-        self.conns.push(Conn { writer, outside: true, bypassed: false });
+        self.conns.push(Conn { writer, outside: true, bypassed: false, temporary: false });
         let writer = &mut self.writers[writer];
         let number = u8::try_from(conn).unwrap();
         let opened = (|| {
@@ -264,6 +266,7 @@ impl<'w> World<'w> {
         self.counts.transactions += u64::from(ended);
         conn.outside = answer.outside;
         if answer.code == 0 {
+            conn.temporary |= run.kind == Some("CREATE TEMP TRIGGER");
             if run.kind == Some("RENAME TABLE") && self.legacy {
                 self.renamed.extend(self.live.tables.iter().map(|table| table.name.clone()));
             }
@@ -277,8 +280,11 @@ impl<'w> World<'w> {
                 .iter()
                 .any(|table| answer.message.ends_with(&format!("main.{}", table.name)));
         let gone = answer.message.strip_prefix("no such table: main.");
-        if unreferenced || gone.is_some_and(|gone| self.renamed.contains(gone)) {
-            // A key or a trigger, also one of ours until the next look, names a table that was renamed the legacy way.
+        let column = answer.message.strip_prefix("no such column: ");
+        let temporary =
+            conn.temporary && column.is_some_and(|it| it.starts_with("OLD.") || it.starts_with("NEW."));
+        if temporary || unreferenced || gone.is_some_and(|gone| self.renamed.contains(gone)) {
+            // A TEMP trigger names a column that was renamed, or a key or a trigger, also one of ours until the next look, names a table that was renamed the legacy way.
             self.counts.refused += 1;
             return Ok(());
         }
