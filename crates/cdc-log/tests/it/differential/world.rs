@@ -400,7 +400,8 @@ pub(crate) fn expected(run: Option<&Run>, is_stale: bool, code: i32, message: &s
     const CONSTRAINT: i32 = 19;
     const MISMATCH: i32 = 20;
     /// What statements are told that do not fit what is there.
-    const KNOWN: [&str; 19] = [
+    const KNOWN: [&str; 20] = [
+        "there is already another table or index with this name",
         "ON CONFLICT clause does not match",
         "triggers nested too deep",
         "too many levels of trigger recursion",
