@@ -29,7 +29,7 @@ pub(crate) fn run_world(seed: u64) -> Result<Counts, Box<Failed>> {
         events.extend(begin);
         for number in 1..=plan.transactions {
             object.live.read_schema();
-            let step = plan.write(&object.live.tables, &object.live.ours);
+            let step = plan.write(&object.live.tables, &object.live.ours, &object.live.theirs);
             events.extend(step.iter().cloned());
             object.write(&step, number.is_multiple_of(THOROUGHLY_EVERY))?;
         }

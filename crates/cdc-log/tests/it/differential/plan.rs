@@ -214,7 +214,7 @@ impl Plan {
     }
 
     /// What an object that we own writes in one transaction.
-    pub(crate) fn write(&mut self, tables: &[Table], ours: &[String]) -> Vec<Event> {
+    pub(crate) fn write(&mut self, tables: &[Table], ours: &[String], theirs: &[String]) -> Vec<Event> {
         self.steps += 1;
         let mut events = self.statements(0, tables, STATEMENTS_MAX);
         if self.steps * 2 == self.transactions {
@@ -223,11 +223,19 @@ impl Plan {
             self.made += 1;
             self.later.clear();
             let change = changes::change(&mut self.random, tables, ours, self.features, self.made);
+            events.extend(self.broken(0, change.kind, theirs));
             let statements = change.statements.into_iter().filter(|_| !change.alone);
             events.extend(statements.map(|text| bypass(0, change.kind, text)));
             events.extend(self.statements(0, tables, 3).into_iter().map(as_bypass));
         }
         events
+    }
+
+    /// The application's triggers go before what they name does.
+    fn broken(&self, conn: usize, kind: &str, theirs: &[String]) -> Vec<Event> {
+        let breaks = ["DROP TABLE", "rebuild"].contains(&kind) || self.legacy && kind != "CREATE TRIGGER";
+        let broken = theirs.iter().filter(|_| breaks);
+        broken.map(|name| bypass(conn, "DROP TRIGGER", format!("DROP TRIGGER {}", quoted(name)))).collect()
     }
 
     fn transaction(&mut self, tables: &[Table]) -> Vec<Event> {
@@ -317,12 +325,7 @@ impl Plan {
         let change = changes::change(&mut self.random, tables, ours, self.features, self.made);
         // Were they to name what is gone, no statement would run any more.
         self.later.clear();
-        let breaks = ["DROP TABLE", "rebuild"].contains(&change.kind)
-            || self.legacy && change.kind != "CREATE TRIGGER";
-        let broken = theirs.iter().filter(|_| breaks);
-        let broken: Vec<Event> = broken
-            .map(|name| bypass(conn, "DROP TRIGGER", format!("DROP TRIGGER {}", quoted(name))))
-            .collect();
+        let broken = self.broken(conn, change.kind, theirs);
         let changes = change.statements.into_iter().map(|text| bypass(conn, change.kind, text));
         let changes = broken.into_iter().chain(changes);
         if change.alone || self.random.one_in(2) {
