@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc::{
-    ArchiveSettings, AuditSettings, Cdc, Deadline, Env, HandleSettings, LinkOptions, RetentionSettings,
-    Settings, Trouble,
+    ArchiveSettings, AuditSettings, Cdc, Deadline, DiskSettings, Env, HandleSettings, LinkOptions,
+    RetentionSettings, Settings, Trouble,
 };
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
@@ -36,6 +36,9 @@ const ARCHIVE_INTERVAL_MS: u64 = 2_000;
 
 /// All logs of a process are pruned once in about this long.
 const RETENTION_SWEEP_MS: u64 = 300;
+
+/// The file lies on a disk of its own, which always has room: that it is given up and taken again is what counts here.
+const BALLAST_BYTES: u64 = 1 << 10;
 
 /// The stream of random numbers of second archivers.
 const ARCHIVISTS: usize = usize::MAX / 5;
@@ -199,6 +202,10 @@ impl Host {
                 ..RetentionSettings::default()
             },
             audit: AuditSettings { interval_ms: self.options.audit_ms, cpu_percent: 50 },
+            disk: DiskSettings {
+                ballast_bytes: BALLAST_BYTES,
+                sync_ms: self.options.sync_ms.unwrap_or(DiskSettings::default().sync_ms),
+            },
             remotes,
             ..Settings::default()
         }
@@ -209,7 +216,6 @@ impl Host {
         HandleSettings {
             open_max: self.options.open_objects_max.or(default.open_max),
             idle_ms: self.options.idle_ms.unwrap_or(default.idle_ms),
-            sync_ms: self.options.sync_ms.unwrap_or(default.sync_ms),
             ..default
         }
     }

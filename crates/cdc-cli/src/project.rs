@@ -85,6 +85,7 @@ fn template(warehouse: &str) -> String {
     let (link, archive) = (cdc::LinkOptions::default(), ArchiveSettings::new(""));
     let audit = cdc::AuditSettings::default();
     let handles = cdc::HandleSettings::default();
+    let disk = cdc::DiskSettings::default();
     format!(
         r#"# Settings of this project. `cdc` reads this file and never changes it; flags and CDC_* variables win over it.
 # What is commented out shows the default. Everything else of the project lies in .cdc/.
@@ -113,6 +114,11 @@ warehouse = {warehouse}
 # memoryMax = {memory_max}
 # idle = {idle}
 
+[disk]
+# So many bytes of the disk are kept in .cdc/ballast; 0 for none. When the disk is full the engine removes that file, and
+# sends, archives and prunes in its place; nothing new is taken until there is room for it again.
+# ballast = {ballast}
+
 [link]
 # Most events in a batch to a parent, and how many milliseconds events may wait for a batch to fill up.
 # batchSize = {batch_size}
@@ -136,6 +142,7 @@ warehouse = {warehouse}
 "#,
         memory_max = handles.memory_bytes_max,
         idle = handles.idle_ms,
+        ballast = disk.ballast_bytes,
         events_min = archive.events_min,
         interval = archive.interval_ms,
         events_max = archive.events_max,

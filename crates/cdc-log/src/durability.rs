@@ -6,13 +6,11 @@
 
 use cdc_model::Sequence;
 use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
 
 use crate::{Log, Result, store};
 
 /// When what a write has committed is on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
     /// When the write is acknowledged.
     #[default]

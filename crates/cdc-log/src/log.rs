@@ -32,6 +32,8 @@ pub struct Log {
     /// Whether there may be later rows than the tail, or changes of other tables, that are not on disk.
     pub(crate) unsynced: bool,
     pub(crate) durability: Durability,
+    /// What the connection is set to.
+    commits_with: Durability,
     /// Whether this handle has committed what is not on disk, and has to bring it there.
     pub(crate) owes_sync: bool,
     pub(crate) own: Arc<Origin>,
@@ -70,6 +72,7 @@ impl Log {
             newest: Tail::default(),
             unsynced: false,
             durability: Durability::Full,
+            commits_with: Durability::Full,
             owes_sync: false,
             origins: Origins::default(),
             poisoned: false,
@@ -92,6 +95,11 @@ impl Log {
             reached!("log.reopened");
             let mut anew = Self::open(&self.path, &self.id, &self.clock)?;
             anew.durability = self.durability;
+            if self.unsynced {
+                // A sync that failed may have taken for written what never reached the disk, and the next would not write
+                // it. So all of it is written again, into the file.
+                store::move_wal(&anew.conn)?;
+            }
             if self.keeps_wal_small {
                 anew.keep_wal_small()?;
             }
@@ -212,23 +220,11 @@ impl Log {
         if self.poisoned {
             return Err(Error::Poisoned);
         }
-        let is_full = durability == Durability::Full;
-        if !is_full {
+        if self.commits_with != durability {
             durability::set(&self.conn, durability)?;
+            self.commits_with = durability;
         }
-        let done = self.transact_now(is_full, work);
-        if !is_full {
-            // What was committed is not undone by an error here: the next one cannot go unsynced.
-            self.poisoned |= durability::set(&self.conn, Durability::Full).is_err();
-        }
-        done
-    }
-
-    fn transact_now<R>(
-        &mut self,
-        is_full: bool,
-        work: impl FnOnce(&mut LogTransaction<'_>) -> Result<R>,
-    ) -> Result<R> {
+        let is_full = durability == Durability::Full;
         self.conn.prepare_cached(BEGIN)?.execute([])?;
         let open = OpenTransaction(&self.conn);
         let mut transaction = LogTransaction::new(self);
@@ -241,7 +237,8 @@ impl Log {
             match is_full {
                 true if self.unsynced && !mutant!("sync-changes-nothing") => durability::unmark(&self.conn)?,
                 true => {}
-                false => durability::mark(&self.conn, self.tail.position.sequence)?,
+                // Where there is no row, everything that this handle knows of is on disk.
+                false => durability::mark(&self.conn, self.newest.position.sequence)?,
             }
             let mut commit = self.conn.prepare_cached(COMMIT)?;
             committing = true;

@@ -332,7 +332,13 @@ impl Log {
         let mut statement = self.conn.prepare(&format!("PRAGMA incremental_vacuum({pages}) -- _cdc_"))?;
         let mut steps = statement.query([])?;
         while steps.next()?.is_some() {}
+        drop(steps);
+        drop(statement);
         let left = self.pragma("PRAGMA freelist_count")?;
+        if left <= FREE_PAGES_KEPT {
+            // The file is cut when the write-ahead log is moved into it. Readers may put that off.
+            self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE) -- _cdc_", [], |_| Ok(()))?;
+        }
         Ok((free - left).max(0).unsigned_abs())
     }
 

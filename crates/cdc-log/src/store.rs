@@ -83,6 +83,16 @@ pub(crate) fn leave_wal(conn: &Connection) -> Result<()> {
     Ok(conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)?)
 }
 
+/// Moves the write-ahead log into the file and begins it anew. Fails while somebody reads.
+pub(crate) fn move_wal(conn: &Connection) -> Result<()> {
+    let busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        return Err(rusqlite::Error::SqliteFailure(busy, None).into());
+    }
+    Ok(())
+}
+
 /// What SQLite says of a file that it opened: only reading it shows whether it is a database.
 fn refused(error: rusqlite::Error, path: &Path) -> Error {
     match error.sqlite_error_code() {

@@ -154,7 +154,11 @@ impl Verifier {
             fold: Fold::new(),
             origins: BTreeMap::new(),
             met: is_pruned.then(BTreeSet::new),
-            kept_at: if is_pruned { Some(documents::through(&log.conn)?) } else { None },
+            kept_at: if is_pruned {
+                Some(documents::through(&log.conn)?.min(log.tail().sequence))
+            } else {
+                None
+            },
         })
     }
 

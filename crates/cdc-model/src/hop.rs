@@ -218,7 +218,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Of a receiver that takes nothing just now: nothing but the refusal is said.
+    /// Of a receiver that takes nothing just now, and says nothing of what it has.
     #[must_use]
     pub const fn busy() -> Self {
         Self {

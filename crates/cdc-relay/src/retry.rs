@@ -48,10 +48,15 @@ impl Retry {
         self.until = Some(now + pause);
     }
 
-    /// The receiver answered that it is busy. It is there, so the breaker closes.
-    pub(crate) fn hold_back(&mut self, now: Duration) {
+    /// How often in a row the receiver was busy.
+    pub(crate) const fn busy(&self) -> u32 {
+        self.busy
+    }
+
+    /// The receiver answered that it is busy, after it was so often. It is there, so the breaker closes.
+    pub(crate) fn hold_back(&mut self, now: Duration, busy: u32) {
         self.failures = 0;
-        self.busy = self.busy.saturating_add(1);
+        self.busy = busy.saturating_add(1);
         self.until = Some(now + self.pause_after(self.busy));
     }
 

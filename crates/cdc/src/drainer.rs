@@ -88,6 +88,11 @@ async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, usage: Usage, asked: 
         if *object.stop.borrow() {
             return true;
         }
+        if let Err(error) = object.check_disk() {
+            // What was captured waits where it is.
+            object.set_failed("drain", &error);
+            return false;
+        }
         let looked = object.run_as(usage, |node| match &mut node.hot {
             Hot::Attached(attached) => Ok(Some(attached.look()?)),
             Hot::Owned(_) => Ok(None),

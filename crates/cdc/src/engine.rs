@@ -13,14 +13,15 @@ use cdc_relay::Stages;
 use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::ballast::Ballast;
 use crate::handles::Handles;
 use crate::node::Node;
 use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
-use crate::uplink::Uplink;
+use crate::uplink::{Uplink, chain};
 use crate::{
     ArchiveSettings, Error, ObjectBuilder, Project, Result, RetentionSettings, Settings, archiver, auditor,
-    drainer, intake, pruner,
+    ballast, drainer, intake, pruner,
 };
 
 /// Objects that are opened side by side, when all are.
@@ -114,6 +115,11 @@ impl<E: Env> CdcBuilder<E> {
         let (alive, ended) = mpsc::channel(1);
         let prunes = project.settings.retention != RetentionSettings::default();
         let (stop, handles) = (watch::Sender::new(false), Handles::new(project.clone(), env.clone()));
+        let ballast = Arc::clone(&handles.ballast);
+        let takes = project.settings.disk.ballast_bytes > 0;
+        if takes && let Err(error) = blocking(&env, move || ballast.take()).await {
+            tracing::warn!(error = %chain(&error), "no room could be kept for when the disk is full");
+        }
         let (idle, still_alive) = (Arc::clone(&handles).close_idle(stop.subscribe()), alive.clone());
         env.spawn(async move {
             idle.await;
@@ -136,6 +142,9 @@ impl<E: Env> CdcBuilder<E> {
                 lock: Mutex::new(Some(Arc::new(lock))),
             }),
         };
+        if takes {
+            cdc.in_turn(ballast::drive);
+        }
         if prunes {
             cdc.in_turn(pruner::drive);
         }
@@ -507,6 +516,10 @@ impl<E: Env> Cdc<E> {
             if let Some(archived) = &object.archived {
                 done = done.min(*archived.borrow());
             }
+            if object.is_unsynced() {
+                // More was acknowledged than anybody was told of.
+                return Err(Error::Deadline { id: object.id().clone(), done, wanted: wanted.next() });
+            }
             if done < wanted {
                 return Err(Error::Deadline { id: object.id().clone(), done, wanted });
             }
@@ -542,6 +555,10 @@ impl<E: Env> Inner<E> {
     /// Every open object, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Shared<E>>> {
         lock(&self.objects).values().cloned().collect()
+    }
+
+    pub(crate) fn ballast(&self) -> Arc<Ballast> {
+        Arc::clone(&self.handles.ballast)
     }
 
     fn opening_lock(&self, id: &ObjectId) -> &tokio::sync::Mutex<()> {

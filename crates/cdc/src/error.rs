@@ -167,6 +167,12 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// The disk is full, or was until a moment ago: nothing new is taken until there is room again.
+    #[error("the disk of {folder} is full; writes are taken again some seconds after there is room")]
+    DiskFull {
+        /// The project's folder.
+        folder: PathBuf,
+    },
     /// The engine was shut down.
     #[error("the engine was shut down")]
     ShutDown,
@@ -187,7 +193,7 @@ impl Error {
                 let is_another = matches!(&**source, Self::Log(cdc_log::Error::NotADatabase { .. }));
                 if is_another || source.remedy() == Remedy::Restore { Remedy::Restore } else { Remedy::Retry }
             }
-            Self::Deadline { .. } | Self::Waiting { .. } => Remedy::Retry,
+            Self::Deadline { .. } | Self::Waiting { .. } | Self::DiskFull { .. } => Remedy::Retry,
             Self::InUse { .. } | Self::Copied { .. } => Remedy::Fenced,
             Self::Damaged { .. } | Self::Stopped { .. } => Remedy::Restore,
             Self::Panicked { .. } => Remedy::Bug,

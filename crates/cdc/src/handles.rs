@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use cdc_model::ObjectId;
 use cdc_net::Env;
 use tokio::sync::watch;
 
+use crate::ballast::Ballast;
 use crate::engine::blocking;
 use crate::node::{Closing, Hot};
 use crate::registry::ObjectSpec;
 use crate::settings::HandleSettings;
 use crate::shared::{Shared, stopped};
 use crate::uplink::chain;
-use crate::{Project, Result};
+use crate::{Error, Project, Result};
 
 /// How long a look at an application's database waits for a lock. The thread is one of a few that all objects share; who
 /// finds the database locked looks again a little later.
@@ -39,6 +41,7 @@ pub(crate) struct Handles<E: Env> {
     env: E,
     open_max: usize,
     idle: Duration,
+    pub(crate) ballast: Arc<Ballast>,
     open: Mutex<Open<E>>,
 }
 
@@ -92,16 +95,32 @@ impl<E: Env> Handles<E> {
         let (open_max, idle) = (settings.open_max(), settings.idle());
         let (by_use, left, warm) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let open = Open { by_use, warm, left, reserved: 0, uses: 0 };
-        Arc::new(Self { project, env, open_max, idle, open: Mutex::new(open) })
+        let ballast = Ballast::new(project.registry.ballast(), project.settings.disk.ballast_bytes);
+        let (ballast, open) = (Arc::new(ballast), Mutex::new(open));
+        Arc::new(Self { project, env, open_max, idle, ballast, open })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open<E>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An error while the disk is full.
+    pub(crate) fn check_disk(&self) -> Result<()> {
+        match self.ballast.is_given_up() {
+            true => Err(Error::DiskFull { folder: self.project.folder().to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Handles::check_disk`] for events of a child.
+    pub(crate) fn check_disk_for(&self, child: &ObjectId) -> Result<()> {
+        let is_here = self.project.registry.is_here(child).unwrap_or(false);
+        if is_here && self.ballast.has_room_to_move() { Ok(()) } else { self.check_disk() }
+    }
+
     /// How long unsynced writes wait for more.
     pub(crate) fn sync_after(&self) -> Duration {
-        self.project.settings.handles.sync()
+        self.project.settings.disk.sync()
     }
 
     /// Opens an object's files.

@@ -8,7 +8,7 @@ use cdc_relay::Receiver;
 use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::node::serve as serve_in;
+use crate::node::{Usage, serve as serve_in};
 use crate::shared::Shared;
 use crate::sharing::Sharing;
 
@@ -30,6 +30,21 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
             records += weight(&delivery.request);
             group.push(delivery);
         }
+        let group = match object.check_disk() {
+            Ok(()) => group,
+            Err(error) => {
+                object.set_failed("intake", &error);
+                let waits = |Delivery { request, .. }: &Delivery| {
+                    weight(request) > 0 && object.check_disk_for(request.sender()).is_err()
+                };
+                let (later, now) = group.into_iter().partition(waits);
+                hold_back(&object, later).await;
+                now
+            }
+        };
+        if group.is_empty() {
+            continue;
+        }
         let (requests, ways): (Vec<_>, Vec<_>) =
             group.into_iter().map(|delivery| (delivery.request, delivery.answer)).unzip();
         let receiver = Receiver { id: object.id().clone(), ancestors: object.ancestors.borrow().clone() };
@@ -46,7 +61,9 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
             // As when the process ends just now, and none of them is told.
             Ok(_) if fault_point!("intake.answers-lost") => {}
             Ok(answers) => {
-                object.clear_trouble("intake");
+                if object.check_disk().is_ok() {
+                    object.clear_trouble("intake");
+                }
                 for (way, answer) in ways.into_iter().zip(answers) {
                     // A child that went away asks again when it is back.
                     drop(way.send(answer));
@@ -64,6 +81,20 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
             }
         }
     }
+}
+
+/// Answers batches for which there is no room, so that their children wait, and hear what is settled.
+async fn hold_back<E: Env>(object: &Arc<Shared<E>>, deliveries: Vec<Delivery>) {
+    reached!("intake.held-back");
+    let (children, ways): (Vec<_>, Vec<_>) =
+        deliveries.into_iter().map(|delivery| (delivery.request.sender().clone(), delivery.answer)).unzip();
+    let receiver = Receiver { id: object.id().clone(), ancestors: object.ancestors.borrow().clone() };
+    let settled = *object.settled.borrow();
+    let answers =
+        object.run_unsynced(Usage::Passing, move |node| node.hold_back(&receiver, settled, &children));
+    // A log that cannot be read says nothing of what is stored either.
+    let answers = answers.await.unwrap_or_else(|_| ways.iter().map(|_| Answer::busy()).collect());
+    ways.into_iter().zip(answers).for_each(|(way, answer)| drop(way.send(answer)));
 }
 
 fn weight(request: &Request) -> usize {

@@ -60,6 +60,7 @@
 mod archiver;
 mod auditor;
 mod backfill;
+mod ballast;
 pub use backfill::Backfill;
 mod drainer;
 mod engine;
@@ -81,7 +82,8 @@ mod registry;
 pub use registry::{AttachedSpec, ObjectSpec, object_folder};
 mod settings;
 pub use settings::{
-    ArchiveSettings, AuditSettings, CaptureSettings, HandleSettings, RetentionSettings, Settings, Trim,
+    ArchiveSettings, AuditSettings, CaptureSettings, DiskSettings, HandleSettings, RetentionSettings,
+    Settings, Trim,
 };
 mod shared;
 pub use shared::Trouble;

@@ -139,10 +139,11 @@ impl Slot {
         Ok(())
     }
 
-    /// Closes the files, on this thread. Gives whether they were open.
-    pub(crate) fn close(&mut self, closing: Closing) -> bool {
+    /// Closes the files, on this thread, once what was written is on disk and `told` that. Gives whether they were open.
+    pub(crate) fn close(&mut self, closing: Closing, told: impl FnOnce(&Node)) -> bool {
         let Place::Open(node) = &mut self.place else { return false };
         let is_synced = node.hot.log_mut().sync().is_ok();
+        told(node);
         let log = node.hot.log();
         // What a failed commit has left in the log must not come back with it.
         let leaves_wal =
@@ -343,12 +344,30 @@ impl Node {
         own: Sequence,
     ) -> Result<Answer> {
         let link = self.log().link(&child)?.as_ref().map(inbound);
-        let opened_at = self.memory.opened_at;
+        let own = own.max(self.memory.opened_at);
         let acks = self.memory.acks.entry(child).or_insert_with(|| AckMap::new(Sequence::ZERO, ACKS_MAX));
         if let Some(mark) = link.and_then(|link| link.mark) {
-            acks.note(Covered { upto: mark.sequence, own: own.max(opened_at) });
+            acks.note(Covered { upto: mark.sequence, own });
         }
         Ok(receiver.answer(link.as_ref(), acks.settle(settled), refusal))
+    }
+
+    /// Answers children that nothing is taken from just now. What is settled they hear all the same: rows of theirs may
+    /// go that lie on this disk.
+    pub(crate) fn hold_back(
+        &mut self,
+        receiver: &Receiver,
+        settled: Sequence,
+        children: &[ObjectId],
+    ) -> Result<Vec<Answer>> {
+        let answer = |child: &ObjectId| {
+            let link = self.log().link(child)?.as_ref().map(inbound);
+            // Without acknowledgements of this life nobody knows what is.
+            let acks = self.memory.acks.get_mut(child);
+            let settled = acks.map_or(Sequence::ZERO, |acks| acks.settle(settled));
+            Ok(receiver.answer(link.as_ref(), settled, Some(Refusal::Busy)))
+        };
+        children.iter().map(answer).collect()
     }
 
     /// Takes one step in bringing the log back within its limits.

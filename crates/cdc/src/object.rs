@@ -163,7 +163,8 @@ impl<E: Env> Object<E> {
     ///
     /// # Errors
     ///
-    /// What `work` returns; [`Error::Attached`] when the database belongs to an application; [`Error::Log`] with
+    /// What `work` returns; [`Error::Attached`] when the database belongs to an application; [`Error::DiskFull`] until there
+    /// is room again; [`Error::Log`] with
     /// `NotCommitted` when the transaction failed as a whole, also because a statement of another write asked for that
     /// (`INSERT OR ROLLBACK`): then trying again helps.
     pub async fn write<R: Send + 'static>(
@@ -173,6 +174,7 @@ impl<E: Env> Object<E> {
         if let Some(attached) = self.shared.spec.attached.as_ref().filter(|attached| !attached.detached) {
             return Err(Error::Attached { id: self.id().clone(), database: attached.database.clone() });
         }
+        self.shared.check_disk()?;
         let shared = Arc::clone(&self.shared);
         self.shared
             .share(

@@ -20,6 +20,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Between two steps at one log, so that whoever waits for it comes first.
 pub(crate) const STEP_PAUSE: Duration = Duration::from_millis(10);
 
+/// All objects are visited once in about this time while the disk is full.
+const SWEEP_WHEN_FULL: Duration = Duration::from_secs(1);
+
 /// One visit takes at most this many steps; the rest is left for the next.
 const STEPS_MAX: u32 = 200;
 
@@ -63,6 +66,7 @@ impl Reach {
 /// Visits the objects of an engine in turn until it stops.
 pub(crate) async fn drive<E: Env>(engine: Weak<Inner<E>>, env: E, mut stop: watch::Receiver<bool>) {
     let (mut last, mut at_rest) = (None, AtRest::new());
+    let Some(mut full) = engine.upgrade().map(|engine| engine.ballast().given_up.subscribe()) else { return };
     loop {
         let Some((objects, sweep)) = engine.upgrade().map(|engine| due(&engine, &at_rest)) else { return };
         let share = sweep / u32::try_from(objects.len()).unwrap_or(u32::MAX).max(1);
@@ -70,6 +74,7 @@ pub(crate) async fn drive<E: Env>(engine: Weak<Inner<E>>, env: E, mut stop: watc
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
+            _ = full.changed() => continue,
             () = env.sleep(jittered(&env, share.max(PAUSE_MIN))) => {}
         }
         let Some((mut objects, _)) = engine.upgrade().map(|engine| due(&engine, &at_rest)) else { return };
@@ -113,7 +118,9 @@ fn due<E: Env>(engine: &Inner<E>, at_rest: &AtRest) -> (Vec<Limited<E>>, Duratio
         let is_due = !retention.is_all() && at_rest.get(object.id()) != Some(&stands(&object));
         is_due.then_some((object, retention))
     };
-    (engine.all().into_iter().filter_map(limits).collect(), settings.sweep())
+    let sweep = settings.sweep();
+    let sweep = if engine.ballast().is_given_up() { sweep.min(SWEEP_WHEN_FULL) } else { sweep };
+    (engine.all().into_iter().filter_map(limits).collect(), sweep)
 }
 
 /// Between half of it and one and a half.

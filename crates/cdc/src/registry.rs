@@ -83,6 +83,11 @@ impl Registry {
         self.folder.join(".cdc/lock")
     }
 
+    /// What takes room on the disk until it runs full.
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.folder.join(".cdc/ballast")
+    }
+
     /// Whether an object is served here.
     pub(crate) fn is_here(&self, id: &ObjectId) -> Result<bool> {
         Ok(!self.elsewhere.contains_key(id) && self.get(id)?.is_some())

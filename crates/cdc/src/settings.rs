@@ -23,6 +23,8 @@ pub struct Settings {
     pub audit: AuditSettings,
     /// How many objects have their files open at the same time, and how long.
     pub handles: HandleSettings,
+    /// What is kept of the disk for when it runs full, and how long writes that need not be synced wait for that.
+    pub disk: DiskSettings,
     /// Objects that another process serves, and its address, such as `127.0.0.1:7410`.
     pub remotes: BTreeMap<ObjectId, SocketAddr>,
 }
@@ -72,15 +74,11 @@ pub struct HandleSettings {
     /// Milliseconds after which an object that nobody uses is closed, so that its `-wal` and `-shm` go. Default 600,000.
     #[serde(rename = "idle")]
     pub idle_ms: u64,
-    /// Milliseconds that writes with [`Durability::Normal`](crate::Durability::Normal) wait for more of them, before all
-    /// are brought to disk and shown. Default 10.
-    #[serde(rename = "sync")]
-    pub sync_ms: u64,
 }
 
 impl Default for HandleSettings {
     fn default() -> Self {
-        Self { open_max: None, memory_bytes_max: 1 << 30, idle_ms: 600_000, sync_ms: 10 }
+        Self { open_max: None, memory_bytes_max: 1 << 30, idle_ms: 600_000 }
     }
 }
 
@@ -99,12 +97,34 @@ impl HandleSettings {
         })
     }
 
-    pub(crate) const fn sync(&self) -> Duration {
-        Duration::from_millis(self.sync_ms)
-    }
-
     pub(crate) const fn idle(&self) -> Duration {
         Duration::from_millis(self.idle_ms)
+    }
+}
+
+/// How the disk is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DiskSettings {
+    /// Bytes of the file `.cdc/ballast`. When the disk is full the engine removes it, takes nothing new, and sends, archives
+    /// and prunes in its place, until there is room for it again. Default 8 MiB; 0 keeps none.
+    #[serde(rename = "ballast")]
+    pub ballast_bytes: u64,
+    /// Milliseconds that writes with [`Durability::Normal`](crate::Durability::Normal) wait for more of them, before all
+    /// are brought to disk and shown. Default 10.
+    #[serde(rename = "sync")]
+    pub sync_ms: u64,
+}
+
+impl Default for DiskSettings {
+    fn default() -> Self {
+        Self { ballast_bytes: 8 << 20, sync_ms: 10 }
+    }
+}
+
+impl DiskSettings {
+    pub(crate) const fn sync(&self) -> Duration {
+        Duration::from_millis(self.sync_ms)
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) env: E,
     /// Whether its writes are acknowledged before they are on disk.
     is_normal: AtomicBool,
+    /// Whether some of them are not on disk.
+    unsynced: AtomicBool,
     /// Whether somebody is about to bring them there.
     syncs_soon: AtomicBool,
     /// The log's newest durable position.
@@ -73,7 +75,10 @@ impl Told {
     }
 }
 
-/// Pause at most before a sync that failed is tried again.
+/// Pause at least before a sync that failed is tried again, ...
+const SYNC_AGAIN_AFTER_MIN: Duration = Duration::from_millis(1);
+
+/// ... and at most.
 const SYNC_AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// How long to wait for what goes on by itself.
@@ -120,6 +125,7 @@ impl<E: Env> Shared<E> {
             depth: ancestors.len(),
             env,
             is_normal: AtomicBool::new(false),
+            unsynced: AtomicBool::new(false),
             syncs_soon: AtomicBool::new(false),
             tail: watch::Sender::new(tail),
             sendable: watch::Sender::new(sendable),
@@ -179,10 +185,9 @@ impl<E: Env> Shared<E> {
         self.lane
             .run(move |slot| {
                 let node = slot.node(usage)?;
-                node.recover()?;
-                let done = job(node);
+                let done = node.recover().map_err(Error::from).and_then(|()| job(node));
                 shared.tell_tail(node);
-                done
+                done.inspect_err(|error| shared.handles.ballast.note(error))
             })
             .await?
     }
@@ -194,9 +199,6 @@ impl<E: Env> Shared<E> {
         work: impl FnOnce(&mut Group<'_, '_>, Option<&Stages>) -> Result<R> + Send + 'static,
         then: impl FnOnce(&mut Node, R) -> Result<S> + Send + 'static,
     ) -> Result<S> {
-        if kind == Sharing::Write(Durability::Normal) {
-            self.sync_soon();
-        }
         let (way, done) = oneshot::channel();
         let shared = Arc::clone(self);
         let then = move |node: &mut Node, done| {
@@ -205,7 +207,25 @@ impl<E: Env> Shared<E> {
             done
         };
         self.lane.join(Box::new(Share { kind, work: Some(work), then, done: None, way }));
-        done.await.ok().ok_or(Error::ShutDown)?
+        if kind == Sharing::Write(Durability::Normal) {
+            // Behind the write: whoever syncs soon already comes after it.
+            self.sync_soon();
+        }
+        let done = done.await.ok().ok_or(Error::ShutDown)?;
+        if let Err(error) = &done {
+            self.handles.ballast.note(error);
+        }
+        done
+    }
+
+    /// Whether the disk has room for something new.
+    pub(crate) fn check_disk(&self) -> Result<()> {
+        self.handles.check_disk()
+    }
+
+    /// Whether it has room for events of a child.
+    pub(crate) fn check_disk_for(&self, child: &ObjectId) -> Result<()> {
+        self.handles.check_disk_for(child)
     }
 
     /// When the object's writes are on disk.
@@ -222,13 +242,18 @@ impl<E: Env> Shared<E> {
         if self.syncs_soon.swap(true, Ordering::AcqRel) {
             return;
         }
-        let object = Arc::clone(self);
+        let (object, env, mut pause) = (Arc::downgrade(self), self.env.clone(), self.handles.sync_after());
         self.env.spawn(async move {
-            let mut pause = object.handles.sync_after();
             loop {
-                object.env.sleep(pause).await;
+                env.sleep(pause).await;
+                // Who drops the engine syncs by that.
+                let Some(object) = object.upgrade() else { return };
                 // What is queued from here on has another one to see to it.
                 object.syncs_soon.store(false, Ordering::Release);
+                if !object.is_unsynced() {
+                    // Somebody else was quicker, or it was closed.
+                    return;
+                }
                 match object.run_as(Usage::Passing, |_| Ok(())).await {
                     Ok(()) => return object.clear_trouble("sync"),
                     Err(Error::ShutDown) => return,
@@ -237,17 +262,23 @@ impl<E: Env> Shared<E> {
                 if object.syncs_soon.swap(true, Ordering::AcqRel) {
                     return;
                 }
-                pause = (pause * 2).min(SYNC_AGAIN_AFTER_MAX);
+                pause = (pause * 2).clamp(SYNC_AGAIN_AFTER_MIN, SYNC_AGAIN_AFTER_MAX);
             }
         });
     }
 
     /// Whoever waits for the tail hears of it.
     fn tell_tail(&self, node: &Node) {
+        self.unsynced.store(!node.log().is_synced(), Ordering::Release);
         advance(&self.sendable, node.sendable());
         if advance(&self.tail, node.log().tail()) {
             self.update_settled();
         }
+    }
+
+    /// Whether a write was acknowledged that is not on disk.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Acquire)
     }
 
     /// Opens the files of the object again.
@@ -267,7 +298,8 @@ impl<E: Env> Shared<E> {
     /// Closes the files of the object, unless a job is under way. Gives whether they are closed.
     pub(crate) fn rest(&self, closing: Closing) -> bool {
         let rested = self.lane.if_resting(|slot| {
-            if slot.close(closing) {
+            // Closing brings to disk what is not.
+            if slot.close(closing, |node| self.tell_tail(node)) {
                 self.handles.closed(&self.last_use, closing);
             }
         });

@@ -54,8 +54,8 @@ pub(crate) fn run_together(slot: &mut Slot, members: Vec<Box<dyn Member>>) {
             }
         };
         waiting.push_front(first);
-        let all = waiting.iter().map(|member| member.durability());
-        let durability = all.fold(Durability::Normal, stricter);
+        // The least that one of them is told.
+        let durability = waiting.iter().map(|member| member.durability()).min().unwrap_or_default();
         let mut ran = Vec::new();
         let committed = node.recover().and_then(|()| {
             let (log, stages) = node.log_and_stages();
@@ -74,10 +74,6 @@ pub(crate) fn run_together(slot: &mut Slot, members: Vec<Box<dyn Member>>) {
             member.tell(node, told);
         }
     }
-}
-
-fn stricter(one: Durability, other: Durability) -> Durability {
-    if one == Durability::Normal { other } else { one }
 }
 
 fn run_some(

@@ -127,7 +127,8 @@ impl Host {
     pub(super) fn start_readers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         let read: Vec<_> = {
             let oracle = lock(&self.oracle);
-            objects.iter().filter(|(at, _)| oracle.place(*at).consumes).cloned().collect()
+            let is_read = |at: usize| oracle.place(at).consumes || oracle.place(at).normal;
+            objects.iter().filter(|(at, _)| is_read(*at)).cloned().collect()
         };
         for (at, object) in read {
             let (mut random, ours) = (self.random.branch(READERS).branch(at), env.clone());

@@ -104,3 +104,20 @@ fn also_when_syncs_fail() {
         lose_power(folder.path(), seed, &clock, faults);
     }
 }
+
+#[test]
+fn a_write_that_panics_leaves_no_commit_behind_it_unsynced() {
+    let _installed = disk::install(13);
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::from_fn(|| Timestamp::new(1_700_000_000_000));
+    let disk = Disk::mount(folder.path(), Random::stream(1, "panics"), Faults::default());
+    let mut log = Log::open(folder.path().join("log.db"), &id(), &clock).unwrap();
+    write(&mut log, 0).unwrap();
+    log.set_durability(Durability::Normal);
+    write(&mut log, 1).unwrap();
+    let panics = || log.write(|_| -> Result<()> { panic!("on purpose") });
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+    let syncs = disk.counts().syncs;
+    log.sync().unwrap();
+    assert!(disk.counts().syncs > syncs && log.is_synced());
+}

@@ -90,3 +90,47 @@ fn who_opens_what_an_ended_process_left_brings_it_to_disk_first() {
     drop(log);
     assert!(open(&path).is_synced());
 }
+
+#[test]
+fn what_is_shown_never_goes_back_also_when_another_handle_has_synced_it() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = owned(&path);
+    log.set_durability(Durability::Normal);
+    let mut shown = log.tail().sequence;
+    for n in 0..6 {
+        write(&mut log, &format!("first {n}"));
+        // Somebody else commits for good, and takes along what he does not know of.
+        let mut other = open(&path);
+        other.transact(|log| log.count("things", 1)).unwrap();
+        let tail = open(&path).tail().sequence;
+        assert!(tail > shown);
+        write(&mut log, &format!("second {n}"));
+        let now = open(&path).tail().sequence;
+        assert!(now >= tail, "{tail} was shown, then {now}");
+        shown = now;
+    }
+    log.sync().unwrap();
+    assert_eq!(open(&path).tail(), log.tail());
+}
+
+#[test]
+fn one_of_a_group_that_fails_takes_nothing_of_the_others_along() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = owned(&path);
+    let tail = log.tail();
+    let told = log.group(Durability::Normal, |group| {
+        let first = group.write(|tx| tx.emit(&Emit::insert("notes", "first", &1)?));
+        let second = group.write(|tx| {
+            tx.emit(&Emit::insert("notes", "second", &1)?)?;
+            Err::<(), _>(Error::GivenUp { reason: "a test".to_owned() })
+        });
+        (first.is_ok(), second.is_ok())
+    });
+    assert_eq!(told.unwrap(), (true, false));
+    assert_eq!((log.tail(), open(&path).tail()), (tail, tail));
+    log.sync().unwrap();
+    assert_eq!(log.tail().sequence, tail.sequence.next());
+    log.verify().unwrap();
+}

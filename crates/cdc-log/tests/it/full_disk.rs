@@ -1,10 +1,7 @@
 //! A disk that runs full and gets room again, in loops: what is refused leaves nothing, what was acknowledged stays,
 //! and everything goes on. `CDC_FULL_DISKS=500 cargo test -p cdc-log --test it full_disk -- --nocapture` is the long run.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 
 use cdc_log::{Log, Tables};
 use cdc_model::Remedy;
@@ -12,6 +9,7 @@ use rusqlite::Connection;
 
 use crate::ledger::{self, Ledger, attached};
 use crate::random::Random;
+use crate::small_disk::SmallDisk;
 use crate::witness::{clock, id};
 
 /// The size of the disk.
@@ -31,49 +29,6 @@ const WRITES_BETWEEN: usize = 5;
 
 fn fills() -> usize {
     std::env::var("CDC_FULL_DISKS").map_or(8, |fills| fills.parse().unwrap())
-}
-
-/// A small disk of its own, in memory.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where mounting is not permitted.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={DISK_BYTES}");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "cdc-full-disk"]).arg(folder.path());
-        match mount.output() {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            refused => {
-                eprintln!("skipped: a small disk cannot be mounted here: {refused:?}");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Takes all the room but about `left` bytes.
-    fn fill(&self, left: usize) {
-        let mut filler = fs::File::create(self.path().join("filler")).unwrap();
-        while filler.write_all(&[7; 4096]).is_ok() {}
-        let taken = usize::try_from(filler.metadata().unwrap().len()).unwrap();
-        filler.set_len(u64::try_from(taken.saturating_sub(left)).unwrap()).unwrap();
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.path().join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
 }
 
 /// Writes row after row and tells the ledger which were acknowledged; gives how many were refused.
@@ -112,7 +67,7 @@ fn loops<T>(
     let mut random = Random::new(31);
     let (mut filled, mut refused_in_all, mut acknowledged, mut history) = (0, 0, 0, 0);
     while filled < fills() {
-        let Some(disk) = SmallDisk::mount() else { return };
+        let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
         let mut object = begin(disk.path(), history);
         history += 1;
         let mut ledger = Ledger::default();

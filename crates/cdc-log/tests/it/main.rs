@@ -32,6 +32,7 @@ mod random;
 mod restores;
 mod retention;
 mod rot;
+mod small_disk;
 mod statements;
 mod tables;
 mod temporary;

@@ -15,8 +15,15 @@ impl Sender {
         };
         match &answer.refusal {
             Some(Refusal::Busy) => {
-                self.retry.hold_back(now);
-                self.drop_cut();
+                let busy = self.retry.busy();
+                let is_of_batch = flight.range.is_some() && answer.generation == self.link.generation;
+                if is_of_batch && answer.mark.is_some() {
+                    // It takes nothing, and says what it has.
+                    self.weigh(now, &flight, answer);
+                } else {
+                    self.drop_cut();
+                }
+                self.retry.hold_back(now, busy);
             }
             Some(refusal) if flight.range.is_none() || !refusal.is_passing() => {
                 let stop = self.stop_of(refusal, &answer);

@@ -5,12 +5,16 @@ mod attached;
 mod density;
 mod durability;
 mod failures;
+mod full_disk;
 mod granting;
 mod hierarchy;
 mod remote;
 mod retention;
 mod settings;
 mod sharing;
+#[path = "../../../cdc-log/tests/it/small_disk.rs"]
+#[expect(dead_code, reason = "tests of other crates fill it by hand")]
+mod small_disk;
 
 use cdc::{Cdc, Object, Record};
 use futures_util::TryStreamExt;

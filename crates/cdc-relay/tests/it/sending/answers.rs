@@ -1,6 +1,6 @@
 //! What answers move, and what happens without them.
 
-use cdc_model::{Digest, Mark, Position, Refusal, Sequence};
+use cdc_model::{Answer, Digest, Mark, Position, Refusal, Sequence};
 use cdc_relay::{Action, LinkOptions, Outbound, Status, Stop};
 
 use super::{Bench, EPOCH, ms, position, range, rows, said};
@@ -51,6 +51,30 @@ fn busy_is_a_pause_without_the_breaker() {
         let Action::Wait(until) = bench.poll(now) else { panic!("it must pause") };
         now = until;
     }
+}
+
+#[test]
+fn who_is_busy_says_what_is_settled_and_is_left_alone_all_the_same() {
+    let mut bench = Bench::linked(1);
+    let (first, one) = bench.sent(ms(0));
+    bench.sender.handle_answer(ms(1), first, said(one.generation, Some(Mark::at(EPOCH, one.through)), None));
+    bench.grow(ms(2), 3);
+    let mark = Mark::at(EPOCH, one.through);
+    let (mut now, mut pauses) = (ms(2), Vec::new());
+    for generation in [0, 1, 1, 1, 1, 1, 1] {
+        let (request, batch) = bench.sent(now);
+        assert_eq!(range(&batch), (1, 3, 2), "the same again");
+        // What is said of another link's generation is not of this one.
+        let said = said(batch.generation * generation, Some(mark), Some(Refusal::Busy));
+        bench.sender.handle_answer(now, request, Answer { settled: mark.sequence, ..said });
+        assert_eq!(bench.sender.status(now), Status::BackingOff);
+        let settled = if generation == 0 { Sequence::ZERO } else { mark.sequence };
+        assert_eq!((bench.sender.acked(), bench.sender.outbound().settled), (one.through, settled));
+        let Action::Wait(until) = bench.poll(now) else { panic!("it must pause") };
+        pauses.push(until - now);
+        now = until;
+    }
+    assert!(pauses[6] > 8 * pauses[0], "the pauses grow: {pauses:?}");
 }
 
 #[test]

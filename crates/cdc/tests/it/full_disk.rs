@@ -1,0 +1,78 @@
+//! A disk that runs full under an engine: nothing new is taken, and what empties the disk goes on.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cdc::{
+    ArchiveSettings, Cdc, Change, Deadline, DiskSettings, Env as _, Error, Object, RetentionSettings,
+    Settings, Tokio,
+};
+
+use crate::small_disk::SmallDisk;
+
+const ROOT: &str = "https://crm.headless.ly";
+
+const DISK_BYTES: usize = 24 << 20;
+
+const BALLAST_BYTES: u64 = 3 << 20;
+
+/// Bytes of one document.
+const DOCUMENT_BYTES: usize = 8_000;
+
+/// Far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Archives elsewhere, and prunes on its own only when the disk is full.
+async fn engine(folder: &Path, warehouse: &Path) -> Cdc {
+    let archive = ArchiveSettings { interval_ms: 100, ..ArchiveSettings::new(warehouse.to_str().unwrap()) };
+    let retention =
+        RetentionSettings { max_events: Some(50), sweep_ms: 1 << 30, ..RetentionSettings::default() };
+    let disk = DiskSettings { ballast_bytes: BALLAST_BYTES, ..DiskSettings::default() };
+    let settings = Settings { archive: Some(archive), retention, disk, ..Settings::default() };
+    Cdc::builder(folder).settings(settings).open().await.unwrap()
+}
+
+async fn emit(object: &Object, n: u64) -> cdc::Result<()> {
+    let text = format!("{n:0>DOCUMENT_BYTES$}");
+    object.write(move |tx| Ok(tx.emit(&Change::insert("notes", &n.to_string(), &text)?)?)).await
+}
+
+/// Whether a write was refused because of the disk, which will have room again.
+fn is_for_want_of_room(error: &Error) -> bool {
+    match error {
+        Error::DiskFull { .. } => true,
+        Error::Log(error) => error.is_full_disk(),
+        _ => false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_emptied_by_what_others_have_and_writes_are_taken_again() {
+    let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
+    let warehouse = tempfile::tempdir().unwrap();
+    let folder = disk.path().join("project");
+    std::fs::create_dir(&folder).unwrap();
+    let cdc = engine(&folder, warehouse.path()).await;
+    assert_eq!(std::fs::metadata(folder.join(".cdc/ballast")).unwrap().len(), BALLAST_BYTES);
+    let root = cdc.object(ROOT).open().await.unwrap();
+    let tenant = cdc.object(format!("{ROOT}/acme")).context(root.id()).open().await.unwrap();
+    // Every event lies here twice, in the tenant's log and in the root's.
+    let writes = u64::try_from(2 * DISK_BYTES / DOCUMENT_BYTES).unwrap();
+    let (begun, mut refused, mut told) = (Instant::now(), 0_u32, 0_u32);
+    for n in 0..writes {
+        while let Err(error) = emit(&tenant, n).await {
+            assert!(is_for_want_of_room(&error), "{error:?}");
+            told += u32::from(matches!(error, Error::DiskFull { .. }));
+            refused += 1;
+            let troubles = cdc.troubles();
+            assert!(begun.elapsed() < PATIENCE, "write {n} is refused for ever: {error}; {troubles:?}");
+            Tokio::current().sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert!(refused > 0 && told > 0, "the disk never ran full: {refused} refused, {told} told");
+    tenant.settle().await.unwrap();
+    let archived = cdc.project().object(root.id()).unwrap();
+    assert!(archived.attached.is_none());
+    assert_eq!(root.cursor().await.unwrap().sequence.get(), writes, "each once");
+    cdc.shutdown(Deadline::secs(30)).await.unwrap();
+}
