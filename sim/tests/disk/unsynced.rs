@@ -1,4 +1,5 @@
 //! What a loss of power leaves of a log whose writes are acknowledged before they are on disk.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use cdc_log::{Durability, Emit, Log, Result};
 use cdc_model::{Clock, ObjectId, Position, Timestamp};
@@ -25,7 +26,7 @@ struct Found {
     left: Position,
 }
 
-fn lose_power(folder: &std::path::Path, seed: u64, clock: &Clock, faults: Faults) -> Found {
+fn lose_power(folder: &std::path::Path, seed: u64, clock: &Clock, faults: &Faults) -> Found {
     let root = folder.join(seed.to_string());
     std::fs::create_dir(&root).unwrap();
     let disk = Disk::mount(&root, Random::stream(seed, "unsynced"), Faults::default());
@@ -50,7 +51,7 @@ fn lose_power(folder: &std::path::Path, seed: u64, clock: &Clock, faults: Faults
                     let newest = "SELECT max(sequence) FROM _cdc_log";
                     written = log.query(|conn| Ok(conn.query_row(newest, [], |row| row.get(0))?)).unwrap();
                     let waits = disk.counts().syncs > syncs;
-                    assert!(!waits || faults != Faults::default(), "{seed}: write {n} waited for the disk");
+                    assert!(!waits || *faults != Faults::default(), "{seed}: write {n} waited for the disk");
                 }
             }
         }
@@ -86,7 +87,7 @@ fn what_was_shown_stays_and_of_the_rest_whole_writes_go() {
     let clock = Clock::from_fn(|| Timestamp::new(1_700_000_000_000));
     let (mut lost, mut kept) = (0, 0);
     for seed in 0..400 {
-        let Found { shown, written, left } = lose_power(folder.path(), seed, &clock, Faults::default());
+        let Found { shown, written, left } = lose_power(folder.path(), seed, &clock, &Faults::default());
         lost += u32::from(left.sequence.get() < written);
         kept += u32::from(left.sequence.get() > shown.sequence.get());
     }
@@ -101,7 +102,7 @@ fn also_when_syncs_fail() {
     let clock = Clock::from_fn(|| Timestamp::new(1_700_000_000_000));
     for seed in 0..200 {
         let faults = Faults { sync_errors_per_million: 200_000, ..Faults::default() };
-        lose_power(folder.path(), seed, &clock, faults);
+        lose_power(folder.path(), seed, &clock, &faults);
     }
 }
 
@@ -116,7 +117,7 @@ fn a_write_that_panics_leaves_no_commit_behind_it_unsynced() {
     log.set_durability(Durability::Normal);
     write(&mut log, 1).unwrap();
     let panics = || log.write(|_| -> Result<()> { panic!("on purpose") });
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).unwrap_err();
     let syncs = disk.counts().syncs;
     log.sync().unwrap();
     assert!(disk.counts().syncs > syncs && log.is_synced());
