@@ -10,6 +10,7 @@ pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     /// `None` where mounting is not permitted.
+    #[allow(clippy::print_stderr, reason = "a test that is skipped says why")]
     pub(crate) fn mount(bytes: usize) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
