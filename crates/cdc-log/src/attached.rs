@@ -143,6 +143,26 @@ impl Trimmed {
     }
 }
 
+/// How long one try for the write lock takes at most, and how many there are: half a minute of them.
+const TRY: Duration = Duration::from_millis(3);
+const TRIES_MAX: u32 = 10_000;
+
+/// Takes the write lock of a database whose application hardly ever lets go of it: SQLite itself asks ever more seldom,
+/// and would find none of the moments in between.
+fn begin_between_others(user: &Connection) -> Result<()> {
+    user.busy_timeout(TRY)?;
+    let begin = || user.execute_batch("BEGIN IMMEDIATE").map_err(Error::Sqlite);
+    let mut begun = begin();
+    for _ in 1..TRIES_MAX {
+        if !begun.as_ref().is_err_and(Error::is_busy) {
+            break;
+        }
+        begun = begin();
+    }
+    user.busy_timeout(store::BUSY_TIMEOUT)?;
+    begun
+}
+
 impl Attached {
     /// Opens the log for a database that is attached or about to be. The database itself is only looked at.
     ///
@@ -427,7 +447,7 @@ impl Attached {
             let user = open_database(&self.database)?;
             // Nobody would drain what came back with a loss of power.
             user.pragma_update(None, "synchronous", "extra")?;
-            user.execute_batch("BEGIN IMMEDIATE")?;
+            begin_between_others(&user)?;
             let done = self.detach_in(&user);
             let end = if matches!(done, Ok(true)) { "COMMIT" } else { "ROLLBACK" };
             user.execute_batch(end)?;

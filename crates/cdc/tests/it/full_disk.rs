@@ -55,18 +55,16 @@ async fn a_full_disk_is_emptied_by_what_others_have_and_writes_are_taken_again()
     let tenant = cdc.object(format!("{ROOT}/acme")).context(root.id()).open().await.unwrap();
     // Every event lies here twice, in the tenant's log and in the root's.
     let writes = u64::try_from(2 * DISK_BYTES / DOCUMENT_BYTES).unwrap();
-    let (begun, mut refused, mut told) = (Tokio::current().now(), 0_u32, 0_u32);
+    let env = Tokio::current();
+    let (begun, mut refused, mut told) = (env.now(), 0_u32, 0_u32);
     for n in 0..writes {
         while let Err(error) = emit(&tenant, n).await {
             assert!(is_for_want_of_room(&error), "{error:?}");
             told += u32::from(matches!(error, Error::DiskFull { .. }));
             refused += 1;
             let troubles = cdc.troubles();
-            assert!(
-                Tokio::current().now() - begun < PATIENCE,
-                "write {n} is refused for ever: {error}; {troubles:?}"
-            );
-            Tokio::current().sleep(Duration::from_millis(20)).await;
+            assert!(env.now() - begun < PATIENCE, "write {n} is refused for ever: {error}; {troubles:?}");
+            env.sleep(Duration::from_millis(20)).await;
         }
     }
     assert!(refused > 0 && told > 0, "the disk never ran full: {refused} refused, {told} told");

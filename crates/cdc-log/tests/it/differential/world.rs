@@ -148,6 +148,8 @@ pub(crate) struct World<'w> {
     is_stale: bool,
     /// Names that tables had before they were renamed the legacy way, which leaves them in the bodies of triggers.
     renamed: BTreeSet<String>,
+    /// Whether a column was dropped the legacy way, which asks no trigger, and no look was since.
+    dropped: bool,
     pub(crate) counts: Counts,
     // Dropped last.
     folder: tempfile::TempDir,
@@ -167,6 +169,7 @@ impl<'w> World<'w> {
             bypassed: false,
             is_stale: false,
             renamed: BTreeSet::new(),
+            dropped: false,
             counts: Counts::default(),
             folder,
         }
@@ -267,6 +270,7 @@ impl<'w> World<'w> {
         conn.outside = answer.outside;
         if answer.code == 0 {
             conn.temporary |= run.kind == Some("CREATE TEMP TRIGGER");
+            self.dropped |= run.kind == Some("DROP COLUMN") && self.legacy;
             if run.kind == Some("RENAME TABLE") && self.legacy {
                 self.renamed.extend(self.live.tables.iter().map(|table| table.name.clone()));
             }
@@ -281,10 +285,10 @@ impl<'w> World<'w> {
                 .any(|table| answer.message.ends_with(&format!("main.{}", table.name)));
         let gone = answer.message.strip_prefix("no such table: main.");
         let column = answer.message.strip_prefix("no such column: ");
-        let temporary =
-            conn.temporary && column.is_some_and(|it| it.starts_with("OLD.") || it.starts_with("NEW."));
-        if temporary || unreferenced || gone.is_some_and(|gone| self.renamed.contains(gone)) {
-            // A TEMP trigger names a column that was renamed, or a key or a trigger, also one of ours until the next look, names a table that was renamed the legacy way.
+        let names_it = (conn.temporary || self.dropped)
+            && column.is_some_and(|it| it.starts_with("OLD.") || it.starts_with("NEW."));
+        if names_it || unreferenced || gone.is_some_and(|gone| self.renamed.contains(gone)) {
+            // A TEMP trigger names a column that was renamed, one of ours a column that was dropped the legacy way, or a key or a trigger, also one of ours until the next look, names a table that was renamed the legacy way.
             self.counts.refused += 1;
             return Ok(());
         }
@@ -327,6 +331,7 @@ impl<'w> World<'w> {
                 return Err(Difference::new(Kind::Look, "never quiet"));
             }
         }
+        self.dropped = false;
         let bypassed = match (audit, self.bypassed) {
             (true, _) => Bypassed::Hole,
             (false, true) => Bypassed::Schema,
