@@ -15,6 +15,9 @@ use crate::{Error, Log, Result, restored, store};
 /// A look begins anew so often when the application changes the schema meanwhile.
 const HEALS_MAX: usize = 3;
 
+/// Looks of a detach that may find the application's lock held.
+const BUSY_LOOKS_MAX: u32 = 6;
+
 /// Capture rows that have been drained are trimmed once there are this many.
 const TRIM_ROWS_MIN: i64 = 256;
 
@@ -443,7 +446,7 @@ impl Attached {
     /// What keeps the rest from being drained, as for [`Attached::look`]; [`Error::Restless`]. Nothing is removed then.
     pub fn detach(&mut self) -> Result<()> {
         for _ in 0..HEALS_MAX {
-            while self.look()?.drained.more {}
+            self.look_until_quiet()?;
             let user = open_database(&self.database)?;
             // Nobody would drain what came back with a loss of power.
             user.pragma_update(None, "synchronous", "extra")?;
@@ -456,6 +459,19 @@ impl Attached {
             }
         }
         Err(Error::Restless { path: self.database.clone() })
+    }
+
+    /// Looks until nothing is left, also when the application holds its lock for longer than one look waits.
+    fn look_until_quiet(&mut self) -> Result<()> {
+        let mut busy = 0;
+        loop {
+            match self.look() {
+                Ok(look) if look.drained.more => {}
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_busy() && busy < BUSY_LOOKS_MAX => busy += 1,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Under the write lock, where nothing more is captured: what was captured since the last look is drained before

@@ -133,12 +133,16 @@ impl Host {
         for (at, object) in read {
             let (mut random, ours) = (self.random.branch(READERS).branch(at), env.clone());
             let (oracle, readers) = (Arc::clone(&self.oracle), Arc::clone(&self.readers));
+            // What may not be shown so far lies at the end.
+            let reads_all = lock(&oracle).place(at).normal;
             env.spawn(async move {
                 loop {
                     ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
                     let Some(reading) = readers.begin() else { return };
                     // What fails comes again with the next round.
-                    drop(read_along(&object, at, &oracle, random.between(1, 4)).await);
+                    let batches = random.between(1, 4);
+                    let batches = if reads_all { u64::MAX } else { batches };
+                    drop(read_along(&object, at, &oracle, batches).await);
                     drop(reading);
                 }
             });
