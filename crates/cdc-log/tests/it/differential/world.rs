@@ -131,8 +131,9 @@ struct Conn {
     outside: bool,
     /// Whether it went around capture in the transaction that is open.
     bypassed: bool,
-    /// Whether it has a TEMP trigger, which no other connection's RENAME COLUMN changes.
-    temporary: bool,
+    /// Whether it has a TEMP trigger, which no other connection's RENAME COLUMN changes, or knows triggers that name a
+    /// column it has dropped the legacy way: it does not read the schema again while they keep it from every statement.
+    names_what_is_gone: bool,
 }
 
 /// A world while it runs.
@@ -211,7 +212,7 @@ impl<'w> World<'w> {
         let path = self.folder.path().join("app.db");
         assert_eq!(conn, self.conns.len(), "connections are opened in order");
         self.legacy |= pragmas.contains("legacy_alter_table=1");
-        self.conns.push(Conn { writer, outside: true, bypassed: false, temporary: false });
+        self.conns.push(Conn { writer, outside: true, bypassed: false, names_what_is_gone: false });
         let writer = &mut self.writers[writer];
         let number = u8::try_from(conn).unwrap();
         let opened = (|| {
@@ -269,8 +270,9 @@ impl<'w> World<'w> {
         self.counts.transactions += u64::from(ended);
         conn.outside = answer.outside;
         if answer.code == 0 {
-            conn.temporary |= run.kind == Some("CREATE TEMP TRIGGER");
+            conn.names_what_is_gone |= run.kind == Some("CREATE TEMP TRIGGER");
             self.dropped |= run.kind == Some("DROP COLUMN") && self.legacy;
+            conn.names_what_is_gone |= self.dropped && run.kind == Some("DROP COLUMN");
             if run.kind == Some("RENAME TABLE") && self.legacy {
                 self.renamed.extend(self.live.tables.iter().map(|table| table.name.clone()));
             }
@@ -285,7 +287,7 @@ impl<'w> World<'w> {
                 .any(|table| answer.message.ends_with(&format!("main.{}", table.name)));
         let gone = answer.message.strip_prefix("no such table: main.");
         let column = answer.message.strip_prefix("no such column: ");
-        let names_it = (conn.temporary || self.dropped)
+        let names_it = (conn.names_what_is_gone || self.dropped)
             && column.is_some_and(|it| it.starts_with("OLD.") || it.starts_with("NEW."));
         if names_it || unreferenced || gone.is_some_and(|gone| self.renamed.contains(gone)) {
             // A TEMP trigger names a column that was renamed, one of ours a column that was dropped the legacy way, or a key or a trigger, also one of ours until the next look, names a table that was renamed the legacy way.
