@@ -30,6 +30,11 @@ impl Features {
         self.version >= 3_040_000
     }
 
+    /// Whether an index may name its table: renaming it the legacy way then damages the schema in 3.26, without us too.
+    pub(crate) const fn qualified_names(self) -> bool {
+        self.version >= 3_040_000
+    }
+
     /// Whether an UPDATE OR REPLACE may meet a partial unique index: 3.26 then crashes, without us too.
     pub(crate) const fn replaces_beside_partial_indexes(self) -> bool {
         self.version >= 3_040_000
@@ -401,7 +406,7 @@ pub(crate) fn table(
             "({x} COLLATE NOCASE)",
             "({x}) WHERE {x} IS NOT NULL",
             "({x}) WHERE {y} > 3 -- only large (ones)",
-            "({x}) WHERE {t}.{y} > 3",
+            if b.features.qualified_names() { "({x}) WHERE {t}.{y} > 3" } else { "({x}) WHERE {y} > 3" },
             "(({x} = 1), {y})",
             "(({x} >= 'B'), {y})",
             "(lower({x_text}))",
