@@ -58,9 +58,13 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(128);
-    conn.pragma_update(None, "page_size", 4096).map_err(|error| refused(error, path))?;
-    // Counts for a file that is made just now.
-    conn.pragma_update(None, "auto_vacuum", "incremental").map_err(|error| refused(error, path))?;
+    let pages: i64 =
+        conn.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(|error| refused(error, path))?;
+    if pages == 0 {
+        // Both count for a file that is made just now. Of one that is there, the second would write a page and sync it.
+        conn.pragma_update(None, "page_size", 4096)?;
+        conn.pragma_update(None, "auto_vacuum", "incremental")?;
+    }
     write_ahead(&conn, path)?;
     conn.pragma_update(None, "synchronous", if mutant!("not-synced") { "normal" } else { "full" })?;
     conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;

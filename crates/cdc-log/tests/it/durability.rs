@@ -134,3 +134,18 @@ fn one_of_a_group_that_fails_takes_nothing_of_the_others_along() {
     assert_eq!(log.tail().sequence, tail.sequence.next());
     log.verify().unwrap();
 }
+
+#[test]
+fn opening_a_log_writes_nothing() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = owned(&path);
+    log.set_durability(Durability::Normal);
+    write(&mut log, "first");
+    let wal = || std::fs::read(format!("{}-wal", path.display())).unwrap();
+    let before = wal();
+    let reader = open(&path);
+    reader.read(Sequence::ZERO, Limit::default()).unwrap();
+    drop(reader);
+    assert_eq!(wal(), before, "what is not on disk is not brought there by who reads");
+}
