@@ -30,8 +30,10 @@ impl Features {
         self.version >= 3_040_000
     }
 
-    /// Whether an index may name its table: renaming it the legacy way then damages the schema in 3.26, without us too.
-    pub(crate) const fn qualified_names(self) -> bool {
+    /// Whether an index may ask how a column compares, or name its table. 3.26 compares text and numbers otherwise than
+    /// later versions, and damages the index; where its table is renamed the legacy way, it damages the schema. Both
+    /// without us too.
+    pub(crate) const fn compared_indexes(self) -> bool {
         self.version >= 3_040_000
     }
 
@@ -405,8 +407,12 @@ pub(crate) fn table(
             "({x})",
             "({x} COLLATE NOCASE)",
             "({x}) WHERE {x} IS NOT NULL",
-            "({x}) WHERE {y} > 3 -- only large (ones)",
-            if b.features.qualified_names() { "({x}) WHERE {t}.{y} > 3" } else { "({x}) WHERE {y} > 3" },
+            if features.compared_indexes() {
+                "({x}) WHERE {y} > 3 -- only large (ones)"
+            } else {
+                "({x}, {y})"
+            },
+            if features.compared_indexes() { "({x}) WHERE {t}.{y} > 3" } else { "({x}) WHERE {y} IS NULL" },
             "(({x} = 1), {y})",
             "(({x} >= 'B'), {y})",
             "(lower({x_text}))",
