@@ -252,7 +252,7 @@ impl<E: Env> Shared<E> {
                 object.syncs_soon.store(false, Ordering::Release);
                 if !object.is_unsynced() {
                     // Somebody else was quicker, or it was closed.
-                    return;
+                    return object.clear_trouble("sync");
                 }
                 match object.run_as(Usage::Passing, |_| Ok(())).await {
                     Ok(()) => return object.clear_trouble("sync"),
