@@ -10,9 +10,10 @@ use cdc_net::Env;
 use tokio::sync::watch;
 
 use crate::engine::Inner;
-use crate::node::{Hot, Node, Usage};
+use crate::node::{Hot, Node};
 use crate::settings::AuditSettings;
 use crate::shared::{Shared, stopped};
+use crate::slot::Usage;
 use crate::{Error, Result};
 
 /// A step is taken to last so long at least, so that a clock that does not tell leads to no haste.

@@ -93,15 +93,15 @@ impl Ballast {
 
 /// Bytes that no file system stores in less room.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut word = || {
+    let (mut state, mut bytes) = (seed | 1, vec![0; len]);
+    for part in bytes.chunks_exact_mut(8) {
         // Xorshift of 64 bits.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut word).flatten().take(len).collect()
+        part.copy_from_slice(&state.to_le_bytes());
+    }
+    bytes
 }
 
 /// Takes the room again, a step at a time, until the engine stops.

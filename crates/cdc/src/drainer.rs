@@ -7,9 +7,10 @@ use std::time::Duration;
 use cdc_log::Trimmed;
 use cdc_net::{Env, Watch as _};
 
-use crate::node::{Hot, Usage};
+use crate::node::Hot;
 use crate::settings::Trim;
 use crate::shared::{Shared, stopped};
+use crate::slot::Usage;
 use crate::{Error, Result};
 
 /// A wake-up can come before the commit is visible, so one more look follows after this long.
@@ -88,7 +89,7 @@ async fn look_until_quiet<E: Env>(object: &Arc<Shared<E>>, usage: Usage, asked: 
         if *object.stop.borrow() {
             return true;
         }
-        if let Err(error) = object.check_disk() {
+        if let Err(error) = object.handles.check_disk() {
             // What was captured waits where it is.
             object.set_failed("drain", &error);
             return false;

@@ -12,10 +12,11 @@ use tokio::sync::watch;
 
 use crate::ballast::Ballast;
 use crate::engine::blocking;
-use crate::node::{Closing, Hot};
+use crate::node::Hot;
 use crate::registry::ObjectSpec;
 use crate::settings::HandleSettings;
 use crate::shared::{Shared, stopped};
+use crate::slot::Closing;
 use crate::uplink::chain;
 use crate::{Error, Project, Result};
 

@@ -8,9 +8,10 @@ use cdc_relay::Receiver;
 use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::node::{Usage, serve as serve_in};
+use crate::node::serve as serve_in;
 use crate::shared::Shared;
 use crate::sharing::Sharing;
+use crate::slot::Usage;
 
 /// Requests that share one transaction at most.
 const GROUP_REQUESTS_MAX: usize = 128;
@@ -30,12 +31,12 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
             records += weight(&delivery.request);
             group.push(delivery);
         }
-        let group = match object.check_disk() {
+        let group = match object.handles.check_disk() {
             Ok(()) => group,
             Err(error) => {
                 object.set_failed("intake", &error);
                 let waits = |Delivery { request, .. }: &Delivery| {
-                    weight(request) > 0 && object.check_disk_for(request.sender()).is_err()
+                    weight(request) > 0 && object.handles.check_disk_for(request.sender()).is_err()
                 };
                 let (later, now) = group.into_iter().partition(waits);
                 hold_back(&object, later).await;
@@ -61,7 +62,7 @@ pub(crate) async fn serve<E: Env>(object: Arc<Shared<E>>, mut inbox: mpsc::Recei
             // As when the process ends just now, and none of them is told.
             Ok(_) if fault_point!("intake.answers-lost") => {}
             Ok(answers) => {
-                if object.check_disk().is_ok() {
+                if object.handles.check_disk().is_ok() {
                     object.clear_trouble("intake");
                 }
                 for (way, answer) in ways.into_iter().zip(answers) {

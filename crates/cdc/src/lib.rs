@@ -88,6 +88,7 @@ pub use settings::{
 mod shared;
 pub use shared::Trouble;
 mod sharing;
+mod slot;
 mod subscriber;
 pub use subscriber::{CheckpointHandle, Consumer};
 mod tiers;

@@ -6,10 +6,11 @@ use cdc_net::{Env, Tokio};
 use cdc_relay::Stages;
 
 use crate::engine::blocking;
-use crate::node::{Hot, Usage};
+use crate::node::Hot;
 use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
 use crate::sharing::Sharing;
+use crate::slot::Usage;
 use crate::{Cdc, CheckpointHandle, Consumer, Error, Reader, Result};
 
 /// Says how to open an object.
@@ -174,7 +175,7 @@ impl<E: Env> Object<E> {
         if let Some(attached) = self.shared.spec.attached.as_ref().filter(|attached| !attached.detached) {
             return Err(Error::Attached { id: self.id().clone(), database: attached.database.clone() });
         }
-        self.shared.check_disk()?;
+        self.shared.handles.check_disk()?;
         let shared = Arc::clone(&self.shared);
         self.shared
             .share(

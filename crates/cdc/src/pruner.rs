@@ -11,8 +11,9 @@ use tokio::sync::watch;
 
 use crate::Result;
 use crate::engine::Inner;
-use crate::node::{Usage, outbound};
+use crate::node::outbound;
 use crate::shared::{Shared, stopped};
+use crate::slot::Usage;
 
 /// Between two visits at least: many objects are visited more seldom, not faster.
 const PAUSE_MIN: Duration = Duration::from_millis(20);

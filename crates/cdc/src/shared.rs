@@ -13,9 +13,10 @@ use tokio::sync::{oneshot, watch};
 
 use crate::handles::{Handles, LastUse};
 use crate::lane::Lane;
-use crate::node::{Closing, Hot, Keeper, Node, Slot, Usage};
+use crate::node::{Hot, Node};
 use crate::registry::ObjectSpec;
 use crate::sharing::{Member, Share, Sharing, run_together};
+use crate::slot::{Closing, Keeper, Slot, Usage};
 use crate::uplink::chain;
 use crate::{Error, Result};
 
@@ -26,7 +27,7 @@ pub(crate) struct Shared<E: Env> {
     /// How many ancestors it has here. What the link hears of its ancestors comes later.
     pub(crate) depth: usize,
     pub(crate) lane: Lane<Slot, E, Box<dyn Member>>,
-    handles: Arc<Handles<E>>,
+    pub(crate) handles: Arc<Handles<E>>,
     pub(crate) last_use: LastUse,
     pub(crate) env: E,
     /// Whether its writes are acknowledged before they are on disk.
@@ -216,16 +217,6 @@ impl<E: Env> Shared<E> {
             self.handles.ballast.note(error);
         }
         done
-    }
-
-    /// Whether the disk has room for something new.
-    pub(crate) fn check_disk(&self) -> Result<()> {
-        self.handles.check_disk()
-    }
-
-    /// Whether it has room for events of a child.
-    pub(crate) fn check_disk_for(&self, child: &ObjectId) -> Result<()> {
-        self.handles.check_disk_for(child)
     }
 
     /// When the object's writes are on disk.

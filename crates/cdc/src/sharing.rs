@@ -10,7 +10,8 @@ use cdc_relay::Stages;
 use tokio::sync::oneshot;
 
 use crate::lane::message_of;
-use crate::node::{Node, Slot, Usage};
+use crate::node::Node;
+use crate::slot::{Slot, Usage};
 use crate::{Error, Result};
 
 /// What shares a transaction.

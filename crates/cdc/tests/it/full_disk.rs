@@ -12,15 +12,15 @@ use crate::small_disk::SmallDisk;
 
 const ROOT: &str = "https://crm.headless.ly";
 
-const DISK_BYTES: usize = 24 << 20;
+const DISK_BYTES: usize = 32 << 20;
 
-const BALLAST_BYTES: u64 = 3 << 20;
+const BALLAST_BYTES: u64 = 8 << 20;
 
 /// Bytes of one document.
 const DOCUMENT_BYTES: usize = 8_000;
 
 /// Far longer than it takes.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Archives elsewhere, and prunes on its own only when the disk is full.
 async fn engine(folder: &Path, warehouse: &Path) -> Cdc {
@@ -54,7 +54,7 @@ async fn a_full_disk_is_emptied_by_what_others_have_and_writes_are_taken_again()
     let root = cdc.object(ROOT).open().await.unwrap();
     let tenant = cdc.object(format!("{ROOT}/acme")).context(root.id()).open().await.unwrap();
     // Every event lies here twice, in the tenant's log and in the root's.
-    let writes = u64::try_from(2 * DISK_BYTES / DOCUMENT_BYTES).unwrap();
+    let writes = u64::try_from(DISK_BYTES * 5 / 4 / DOCUMENT_BYTES).unwrap();
     let env = Tokio::current();
     let (begun, mut refused, mut told) = (env.now(), 0_u32, 0_u32);
     for n in 0..writes {
