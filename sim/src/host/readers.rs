@@ -137,13 +137,14 @@ impl Host {
             let reads_all = lock(&oracle).place(at).normal;
             env.spawn(async move {
                 loop {
-                    ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
                     let Some(reading) = readers.begin() else { return };
                     // What fails comes again with the next round.
                     let batches = random.between(1, 4);
                     let batches = if reads_all { u64::MAX } else { batches };
                     drop(read_along(&object, at, &oracle, batches).await);
                     drop(reading);
+                    // At the end, so that what a kill has left is read before anything else is committed.
+                    ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
                 }
             });
         }

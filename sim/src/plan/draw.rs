@@ -35,8 +35,8 @@ impl FaultPlan {
             options.filled_percent = *Random::stream(seed, "filled").pick(&[0, 0, 30, 60]);
         }
         let mut normal = Random::stream(seed, "normal");
-        options.normal_percent = *normal.pick(&[0, 0, 30, 100]);
-        options.sync_ms = *normal.pick(&[None, Some(1), Some(300)]);
+        options.normal_percent = *normal.pick(&[0, 30, 100]);
+        options.sync_ms = *normal.pick(&[None, Some(1), Some(300), Some(300)]);
         options.store.foreign_commits = swarm(&mut Random::stream(seed, "foreign"), 2_000);
         let mut handles = Random::stream(seed, "handles");
         options.open_objects_max = *handles.pick(&[None, None, Some(1), Some(2), Some(5)]);

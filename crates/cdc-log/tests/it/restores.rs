@@ -192,16 +192,21 @@ impl World {
                     self.counts.undone += u64::from(look.restored);
                     return true;
                 }
-                Err(Error::LogRewound { .. }) => {
-                    let since = self.rewound.expect("LogRewound although the log was never put back");
-                    assert!(since < self.trims, "LogRewound although nothing was trimmed since the copy");
-                    self.counts.refused += 1;
+                Err(error) => {
+                    self.refused(&error);
                     return false;
                 }
-                Err(other) => panic!("{other:?}"),
             }
         }
         panic!("never quiet");
+    }
+
+    /// The log is told to be rewound, which may be only where it was.
+    fn refused(&mut self, error: &Error) {
+        assert!(matches!(error, Error::LogRewound { .. }), "{error:?}");
+        let since = self.rewound.expect("LogRewound although the log was never put back");
+        assert!(since < self.trims, "LogRewound although nothing was trimmed since the copy");
+        self.counts.refused += 1;
     }
 
     fn trim(&mut self) {
@@ -249,12 +254,17 @@ impl World {
         self.counts.rewinds += 1;
     }
 
-    fn detach(&mut self) {
-        self.attached().detach().unwrap();
+    /// Takes capture out and puts it back, with writes in between. False when the log is told to be rewound.
+    fn detach(&mut self) -> bool {
+        if let Err(error) = self.attached().detach() {
+            self.refused(&error);
+            return false;
+        }
         for _ in 0..self.random.below(3) {
             self.write();
         }
         self.attached().install().unwrap();
+        true
     }
 
     fn check(&mut self) {
@@ -300,7 +310,11 @@ fn history(seed: u64) -> Counts {
             21 => match world.random.below(3) {
                 0 => world.copy_log(),
                 1 => world.rewind_log(),
-                _ => world.detach(),
+                _ => {
+                    if !world.detach() {
+                        return world.counts;
+                    }
+                }
             },
             22 if world.random.one_in(2) => world.schema_change(),
             _ => {

@@ -37,6 +37,12 @@ impl Features {
         self.version >= 3_040_000
     }
 
+    /// Whether an index may have columns of a WITHOUT ROWID table's key. 3.26 leaves the key's own column out of such an
+    /// index also where it is collated otherwise there; later versions do not find its entries, without us too.
+    pub(crate) const fn indexed_keys(self) -> bool {
+        self.version >= 3_040_000
+    }
+
     /// Whether an UPDATE OR REPLACE may meet a partial unique index: 3.26 then crashes, without us too.
     pub(crate) const fn replaces_beside_partial_indexes(self) -> bool {
         self.version >= 3_040_000

@@ -34,6 +34,7 @@ pub(crate) fn change(
     let writable = table.writable();
     let column = writable[random.below(writable.len())].to_owned();
     let is_real = table.columns.iter().any(|it| it.name == column && it.real);
+    let is_key = table.rowid.is_none() && table.key.contains(&column);
     match random.below(16) {
         0 | 1 => of(
             "ADD COLUMN",
@@ -58,7 +59,7 @@ pub(crate) fn change(
             of("DROP TABLE", vec![format!("DROP TABLE {name}")])
         }
         9 if tables.len() < TABLES_MAX => new_table(random),
-        10 if features.indexed_reals() || !is_real => of(
+        10 if (features.indexed_reals() || !is_real) && (features.indexed_keys() || !is_key) => of(
             "CREATE INDEX",
             vec![format!(
                 "CREATE {}INDEX \"made {made}\" ON {name}({column}{})",
