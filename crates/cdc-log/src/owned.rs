@@ -239,8 +239,8 @@ impl Log {
     /// Runs `work` in one write transaction, in which every change of a captured table and every emitted document
     /// becomes a record of this log. `Ok` means durable, unless [`Log::set_durability`] says otherwise; `Err` leaves nothing.
     ///
-    /// Of a very large transaction the records after the first chunk are appended by [`Log::drain`], at the latest
-    /// before the next write.
+    /// Of a very large transaction, or of one that changes the schema of a captured table, the records after the first
+    /// chunk are appended by [`Log::drain`], at the latest before the next write.
     ///
     /// # Errors
     ///

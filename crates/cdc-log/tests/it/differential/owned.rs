@@ -81,8 +81,6 @@ impl Object {
 
     /// One transaction, and what it left.
     fn write(&mut self, step: &[Event], thoroughly: bool) -> Result<(), Difference> {
-        // What a write before has left is nothing that this one can undo.
-        self.log.drain().map_err(Difference::look)?;
         let (documents, before) = (self.documents.clone(), self.log.tail());
         let mut savepoints: Vec<Documents> = Vec::new();
         let gives_up = self.random.one_in(6);
@@ -117,6 +115,8 @@ impl Object {
                 return Err(Difference::look(error));
             }
         }
+        // A change of the schema may have left the rest for later.
+        self.log.drain().map_err(Difference::look)?;
         let bypassed = if runs(step).any(|run| run.bypass) { Bypassed::Schema } else { Bypassed::No };
         let records = self.follower.records;
         self.counts.reconciled += self.follower.follow(&self.log, bypassed)?;
