@@ -467,10 +467,13 @@ pub(crate) fn trigger(
     ];
     // SQLite may keep what a statement deleted although a cascade that a trigger stopped makes it fail.
     let cascades = table.sql[0].contains("REFERENCES");
+    // Every version damages the index of such a table when the row that an UPDATE OR REPLACE is to remove is kept.
+    let is_damaged = table.rowid.is_none() && table.key.len() > 1;
+    let deletes_ignored = features.deletes_ignored() && !is_damaged;
     let possible: Vec<&str> = texts
         .into_iter()
         .filter(|text| !(cascades && text.contains("RAISE(IGNORE)")))
-        .filter(|text| features.deletes_ignored() || !text.contains("BEFORE DELETE"))
+        .filter(|text| deletes_ignored || !text.contains("BEFORE DELETE"))
         .filter(|text| audit.name != table.name || !text.contains("{audit}"))
         .collect();
     let text = random.pick(&possible);
