@@ -235,7 +235,9 @@ impl Error {
     /// Whether the disk is full, so that nothing is taken until there is room.
     #[must_use]
     pub fn is_full_disk(&self) -> bool {
-        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+        use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR_SHMSIZE};
+        let is_full = |code| matches!(code, SQLITE_FULL | SQLITE_IOERR_SHMSIZE);
+        matches!(self, Self::Sqlite(error) if error.sqlite_error().is_some_and(|error| is_full(error.extended_code)))
             || matches!(self, Self::NotCommitted { source } if source.is_full_disk())
     }
 

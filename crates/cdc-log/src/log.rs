@@ -153,6 +153,13 @@ impl Log {
     ///
     /// [`Error::Sqlite`].
     pub fn make_durable(&mut self) -> Result<()> {
+        if self.unsynced {
+            // Should a sync of it have failed, the next one syncs nothing of it.
+            match store::move_wal(&self.conn) {
+                Err(error) if !error.is_busy() => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
         // Only a commit that changes something syncs.
         self.transact(|log| log.count("openings", 1))
     }

@@ -27,6 +27,9 @@ const STEP_BYTES: usize = 512 << 10;
 /// Between two steps.
 const STEP_EVERY: Duration = Duration::from_millis(250);
 
+/// What a step that finds no room gives back of what the file has: others may need it sooner.
+const GIVEN_BACK_BYTES: u64 = 4 * STEP_BYTES as u64;
+
 /// The file, and whether it was given up.
 #[derive(Debug)]
 pub(crate) struct Ballast {
@@ -52,10 +55,17 @@ impl Ballast {
 
     /// Gives the room to others, because of this error.
     pub(crate) fn note(&self, error: &Error) {
-        let is_full = matches!(error, Error::Log(error) if error.is_full_disk());
-        if !is_full || self.bytes == 0 {
-            return;
+        let is_full = match error {
+            Error::Log(error) => error.is_full_disk(),
+            Error::NotReopened { source, .. } => return self.note(source),
+            _ => false,
+        };
+        if is_full && self.bytes > 0 {
+            self.give_up();
         }
+    }
+
+    fn give_up(&self) {
         if !self.given_up.send_replace(true) {
             reached!("disk.ballast-given-up");
             tracing::warn!(ballast = %self.path.display(), "the disk is full: nothing new is taken until there is room");
@@ -72,13 +82,15 @@ impl Ballast {
             let some = usize::try_from(self.bytes.saturating_sub(had)).unwrap_or(usize::MAX).min(STEP_BYTES);
             // File systems take the room when it is written; that it is on the disk later helps nobody.
             let written = ballast.write_all(&noise(had, some));
-            written.or_else(|error| ballast.set_len(had).and(Err(error)))?;
+            let less = had.saturating_sub(GIVEN_BACK_BYTES);
+            written.or_else(|error| ballast.set_len(less).and(Err(error)))?;
             Ok(ballast.metadata()?.len() >= self.bytes)
         };
         taken().map_err(file(&self.path, "written"))
     }
 
-    /// Takes all that is missing, when an engine begins. A disk without room for it is one that runs full next.
+    /// Takes all that is missing, when an engine begins. A disk without room for it is a full one, also where another
+    /// engine has given it up: what there is of room is for what empties the disk.
     pub(crate) fn take(&self) -> Result<()> {
         if self.bytes == 0 {
             return Ok(());
@@ -86,8 +98,17 @@ impl Ballast {
         if fs::metadata(&self.path).is_ok_and(|found| found.len() > self.bytes) {
             fs::remove_file(&self.path).map_err(file(&self.path, "removed"))?;
         }
-        while !self.take_some()? {}
-        Ok(())
+        loop {
+            match self.take_some() {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                    self.give_up();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

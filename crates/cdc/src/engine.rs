@@ -324,11 +324,15 @@ impl<E: Env> Cdc<E> {
         let never_audits = inner.project.settings.audit.is_off();
         let opened = blocking(&inner.env, move || {
             let room = handles.room();
-            let mut node = Node::new(handles.open(&ours)?)?;
-            stages.map_or(Ok(()), |stages| node.set_stages(stages))?;
-            if never_audits {
-                node.hot.log_mut().drop_audit()?;
-            }
+            let open = || {
+                let mut node = Node::new(handles.open(&ours)?)?;
+                stages.map_or(Ok(()), |stages| node.set_stages(stages))?;
+                if never_audits {
+                    node.hot.log_mut().drop_audit()?;
+                }
+                Ok(node)
+            };
+            let node = open().inspect_err(|error| handles.ballast.note(error))?;
             Ok((node, room))
         });
         let warehouse = inner.project.warehouse(&spec)?;

@@ -1,7 +1,7 @@
 //! What the drivers of one object share: its lane and the positions they tell each other about.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -32,7 +32,9 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) env: E,
     /// Whether its writes are acknowledged before they are on disk.
     is_normal: AtomicBool,
-    /// Whether some of them are not on disk.
+    /// How many of these have not ended so far, ...
+    normal_writes: AtomicUsize,
+    /// ... and whether some that have are not on disk.
     unsynced: AtomicBool,
     /// Whether somebody is about to bring them there.
     syncs_soon: AtomicBool,
@@ -82,6 +84,22 @@ const SYNC_AGAIN_AFTER_MIN: Duration = Duration::from_millis(1);
 /// ... and at most.
 const SYNC_AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
+/// A write that is acknowledged before it is on disk, from when it is queued until it has ended.
+struct NormalWrite<E: Env>(Arc<Shared<E>>);
+
+impl<E: Env> NormalWrite<E> {
+    fn new(object: &Arc<Shared<E>>) -> Self {
+        object.normal_writes.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(object))
+    }
+}
+
+impl<E: Env> Drop for NormalWrite<E> {
+    fn drop(&mut self) {
+        self.0.normal_writes.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// How long to wait for what goes on by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
@@ -126,6 +144,7 @@ impl<E: Env> Shared<E> {
             depth: ancestors.len(),
             env,
             is_normal: AtomicBool::new(false),
+            normal_writes: AtomicUsize::new(0),
             unsynced: AtomicBool::new(false),
             syncs_soon: AtomicBool::new(false),
             tail: watch::Sender::new(tail),
@@ -185,9 +204,11 @@ impl<E: Env> Shared<E> {
         let shared = Arc::clone(self);
         self.lane
             .run(move |slot| {
-                let node = slot.node(usage)?;
-                let done = node.recover().map_err(Error::from).and_then(|()| job(node));
-                shared.tell_tail(node);
+                let done = slot.node(usage).and_then(|node| {
+                    let done = node.recover().map_err(Error::from).and_then(|()| job(node));
+                    shared.tell_tail(node);
+                    done
+                });
                 done.inspect_err(|error| shared.handles.ballast.note(error))
             })
             .await?
@@ -202,13 +223,17 @@ impl<E: Env> Shared<E> {
     ) -> Result<S> {
         let (way, done) = oneshot::channel();
         let shared = Arc::clone(self);
+        let is_normal = kind == Sharing::Write(Durability::Normal);
+        let write = is_normal.then(|| NormalWrite::new(self));
         let then = move |node: &mut Node, done| {
             let done = then(node, done);
             shared.tell_tail(node);
+            // From here on it is known whether it is on disk.
+            drop(write);
             done
         };
         self.lane.join(Box::new(Share { kind, work: Some(work), then, done: None, way }));
-        if kind == Sharing::Write(Durability::Normal) {
+        if is_normal {
             // Behind the write: whoever syncs soon already comes after it.
             self.sync_soon();
         }
@@ -241,7 +266,7 @@ impl<E: Env> Shared<E> {
                 let Some(object) = object.upgrade() else { return };
                 // What is queued from here on has another one to see to it.
                 object.syncs_soon.store(false, Ordering::Release);
-                if !object.is_unsynced() {
+                if object.normal_writes.load(Ordering::Acquire) == 0 && !object.is_unsynced() {
                     // Somebody else was quicker, or it was closed.
                     return object.clear_trouble("sync");
                 }

@@ -1,6 +1,6 @@
 //! Writes that are acknowledged before they are on disk, as readers see them.
 
-use cdc_log::{Durability, Emit, Error, Limit, Log};
+use cdc_log::{Durability, Emit, Error, Limit, Log, Tables};
 use cdc_model::Sequence;
 
 use crate::log::{body, open, owned};
@@ -148,4 +148,24 @@ fn opening_a_log_writes_nothing() {
     reader.read(Sequence::ZERO, Limit::default()).unwrap();
     drop(reader);
     assert_eq!(wal(), before, "what is not on disk is not brought there by who reads");
+}
+
+#[test]
+fn capturing_what_is_captured_already_writes_nothing() {
+    let folder = folder();
+    let path = folder.path().join("log");
+    let mut log = owned(&path);
+    write(&mut log, "first");
+    let wal = || std::fs::read(format!("{}-wal", path.display())).unwrap();
+    let before = wal();
+    log.capture(&Tables::All).unwrap();
+    drop(log.leave_wal());
+    drop(log);
+    let mut again = open(&path);
+    again.capture(&Tables::All).unwrap();
+    assert_eq!(wal(), before);
+    again.write(|tx| tx.execute_batch("CREATE TABLE another(a)")).unwrap();
+    again.capture(&Tables::Named(vec!["another".to_owned()])).unwrap();
+    write(&mut again, "second");
+    assert_ne!(wal(), before);
 }

@@ -117,3 +117,31 @@ async fn what_was_acknowledged_is_on_disk_after_a_shutdown_without_time() {
     assert_eq!(shown(&object(&cdc, ROOT).await).await, (1, 1), "closed in order, and on disk");
     cdc.shutdown(Deadline::secs(30)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_behind_a_long_one_is_shown_soon_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let cdc = engine(folder.path(), 10, None).await;
+    let root = object(&cdc, ROOT).await;
+    emit(&root, "first").await;
+    root.cursor().await.unwrap();
+    // The object is busy for far longer than its syncs wait.
+    let long = root.query(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(())
+    });
+    let behind = async {
+        Tokio::current().sleep(Duration::from_millis(50)).await;
+        emit(&root, "second").await;
+    };
+    let (busy, ()) = tokio::join!(long, behind);
+    busy.unwrap();
+    let reader = root.reader().await.unwrap();
+    for _ in 0..200 {
+        if reader.status().await.unwrap().tail.sequence.get() == 2 {
+            return cdc.shutdown(Deadline::secs(30)).await.unwrap();
+        }
+        Tokio::current().sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never synced: {:?}", reader.status().await.unwrap());
+}
