@@ -119,9 +119,11 @@ impl Disk {
     }
 
     /// Lets the disk die of the `n`-th operation from now: before it, in the middle of it, or when it is done and
-    /// nobody has been told. Operations are writes, truncations, syncs, creations and deletions.
-    pub fn crash_at(&self, n: u64) {
-        self.shared.state().dies_in = Some(n);
+    /// nobody has been told. Operations are writes, truncations, syncs, creations and deletions. With `at_sync` of the next
+    /// sync from there on.
+    pub fn crash_at(&self, n: u64, at_sync: bool) {
+        let mut state = self.shared.state();
+        (state.dies_in, state.dies_at_sync) = (Some(n), at_sync);
     }
 
     /// Puts off the death that is due, for what is none of the process's doing. Gives what [`Disk::go_on_dying`] takes.

@@ -222,6 +222,9 @@ pub enum FaultKind {
         /// not.
         #[serde(default, skip_serializing_if = "is_zero")]
         again_ms: u64,
+        /// Whether the operation is to be a sync: the next one from there on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        at_sync: bool,
     },
     /// A process closes what it has open, in order, and ends.
     Shutdown {

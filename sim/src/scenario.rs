@@ -104,6 +104,7 @@ fn add_crashes(plan: &mut FaultPlan, random: &mut Random, every_ms: u64) {
             power: random.chance(70),
             down_ms: random.between(0, 300),
             again_ms: 0,
+            at_sync: false,
         };
         plan.faults.push(Fault { at_ms: random.between(0, trouble_ms), kind });
     }

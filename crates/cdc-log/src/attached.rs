@@ -179,6 +179,28 @@ impl Attached {
         Ok(attached)
     }
 
+    /// As [`Attached::open_within`], for a database that was attached before: the first look finds out what is wrong with
+    /// it, so that its log is of use also without it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is no log, and as for [`Log::open`].
+    pub fn open_log(
+        patience: Duration,
+        database: &Path,
+        log: &Path,
+        id: &ObjectId,
+        tables: Tables,
+        clock: &Clock,
+    ) -> Result<Self> {
+        if !log.exists() {
+            // A new one would not be the one that the database was drained into.
+            return Err(Error::NotFound { path: log.to_owned() });
+        }
+        let log = Log::open(log, id, clock)?;
+        Ok(Self { database: database.to_owned(), tables, log, healthy_at: None, collisions: 0, patience })
+    }
+
     /// The log.
     #[must_use]
     pub const fn log(&self) -> &Log {

@@ -129,7 +129,7 @@ impl<E: Env> Handles<E> {
         let (project, clock) = (&self.project, self.env.clock());
         let mut hot = match &spec.attached {
             Some(attached) if !attached.detached => {
-                Hot::Attached(Box::new(project.open_attached_within(LOOK_PATIENCE, spec, &clock)?))
+                Hot::Attached(Box::new(project.open_attached_log(LOOK_PATIENCE, spec, &clock)?))
             }
             _ => Hot::Owned(Box::new(project.open_log(spec, &clock)?)),
         };

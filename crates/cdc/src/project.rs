@@ -287,13 +287,27 @@ impl Project {
         Ok(Some(spec.id))
     }
 
+    /// An object's database and log, once the database was looked at.
     pub(crate) fn open_attached(&self, spec: &ObjectSpec, clock: &Clock) -> Result<Attached> {
-        self.open_attached_within(WORK_PATIENCE, spec, clock)
+        self.open_attached_by(Attached::open_within, WORK_PATIENCE, spec, clock)
     }
 
-    /// An object's database and log. No look waits longer for a lock of the application than `patience`.
-    pub(crate) fn open_attached_within(
+    /// An object's log, and its database for looks that do not wait longer for a lock of the application than `patience`.
+    /// Where there is a log, what is wrong with the database is found by the first look.
+    pub(crate) fn open_attached_log(
         &self,
+        patience: Duration,
+        spec: &ObjectSpec,
+        clock: &Clock,
+    ) -> Result<Attached> {
+        let is_logged = self.registry.log_path(spec).exists();
+        let open = if is_logged { Attached::open_log } else { Attached::open_within };
+        self.open_attached_by(open, patience, spec, clock)
+    }
+
+    fn open_attached_by(
+        &self,
+        open: fn(Duration, &Path, &Path, &ObjectId, Tables, &Clock) -> cdc_log::Result<Attached>,
         patience: Duration,
         spec: &ObjectSpec,
         clock: &Clock,
@@ -302,7 +316,7 @@ impl Project {
             return Err(Error::NotAttached { id: spec.id.clone() });
         };
         let (log, tables) = (self.registry.log_path(spec), attached.tables.clone());
-        Ok(Attached::open_within(patience, &attached.database, &log, &spec.id, tables, clock)?)
+        Ok(open(patience, &attached.database, &log, &spec.id, tables, clock)?)
     }
 
     /// Opens an object's log for reading along.

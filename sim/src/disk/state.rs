@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) trace: u64,
     /// Operations until the disk dies.
     pub(super) dies_in: Option<u64>,
+    /// Whether it dies of a sync only.
+    pub(super) dies_at_sync: bool,
     pub(super) dead: bool,
 }
 
@@ -92,6 +94,7 @@ impl Shared {
             operations: 0,
             trace: 0,
             dies_in: None,
+            dies_at_sync: false,
             dead: false,
         };
         Self { root, state: Mutex::new(state) }
@@ -132,6 +135,7 @@ impl State {
             return Err(kind.code());
         }
         match self.dies_in {
+            Some(0 | 1) if self.dies_at_sync && !matches!(kind, Kind::Sync) => Ok(Step::Whole),
             Some(0 | 1) => {
                 self.kill();
                 Ok(*self.random.pick(&[Step::Never, Step::Halfway, Step::Unheard]))

@@ -127,7 +127,10 @@ impl Host {
     pub(super) fn start_readers<E: Env>(&self, env: &E, objects: &[(usize, Object<E>)]) {
         let read: Vec<_> = {
             let oracle = lock(&self.oracle);
-            let is_read = |at: usize| oracle.place(at).consumes || oracle.place(at).normal;
+            let is_read = |at: usize| {
+                let place = oracle.place(at);
+                place.consumes || place.normal || place.parent.is_none()
+            };
             objects.iter().filter(|(at, _)| is_read(*at)).cloned().collect()
         };
         for (at, object) in read {

@@ -179,6 +179,7 @@ fn crashes(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
             power: random.chance(60),
             down_ms: random.between(0, every_ms.min(600)),
             again_ms: 0,
+            at_sync: false,
         };
         faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
     }
@@ -308,10 +309,12 @@ fn aftershocks(random: &mut Random, faults: &mut [Fault]) {
     }
     let longest_ms = magnitude(random, 4, 1_000);
     for Fault { kind, .. } in faults {
-        if let FaultKind::Crash { power: false, again_ms, .. } = kind
+        if let FaultKind::Crash { power: false, again_ms, at_sync, .. } = kind
             && random.chance(60)
         {
             *again_ms = random.between(1, longest_ms);
+            // What was written and not synced is there most likely then.
+            *at_sync = random.chance(50);
         }
     }
 }

@@ -77,7 +77,8 @@ impl<R: Runner> World<'_, R> {
         let back = self.runner.now() + down;
         self.at(back, Event::Start(host));
         if !again.is_zero() {
-            let kind = FaultKind::Crash { host, operation: 0, power: true, down_ms: 0, again_ms: 0 };
+            let kind =
+                FaultKind::Crash { host, operation: 0, power: true, down_ms: 0, again_ms: 0, at_sync: false };
             self.at(back + again, Event::Fault(kind));
         }
         Ok(())
@@ -139,7 +140,7 @@ impl<R: Runner> World<'_, R> {
     pub(super) fn befall(&mut self, fault: FaultKind) -> Result<(), Broken> {
         let now = self.runner.now();
         match fault {
-            FaultKind::Crash { host, operation, power, down_ms, again_ms } => {
+            FaultKind::Crash { host, operation, power, down_ms, again_ms, at_sync } => {
                 let end = if power { End::PowerLost } else { End::Killed };
                 let (down, again) = (Duration::from_millis(down_ms), Duration::from_millis(again_ms));
                 let death = Death { end, down, again };
@@ -149,7 +150,7 @@ impl<R: Runner> World<'_, R> {
                 let process = self.process(host);
                 if process.is_up {
                     process.armed = Some(death);
-                    process.disk.crash_at(operation);
+                    process.disk.crash_at(operation, at_sync);
                 }
             }
             FaultKind::Shutdown { host, deadline_ms, down_ms } => {
@@ -212,7 +213,14 @@ impl<R: Runner> World<'_, R> {
             FaultKind::Rewind { object, down_ms, again_ms } => {
                 self.rewind(object, Duration::from_millis(down_ms))?;
                 let host = lock(&self.oracle).place(object).host;
-                let again = FaultKind::Crash { host, operation: 0, power: false, down_ms, again_ms: 0 };
+                let again = FaultKind::Crash {
+                    host,
+                    operation: 0,
+                    power: false,
+                    down_ms,
+                    again_ms: 0,
+                    at_sync: false,
+                };
                 self.at(now + Duration::from_millis(down_ms + again_ms), Event::Fault(again));
             }
         }

@@ -36,7 +36,7 @@ impl<R: Runner> World<'_, R> {
                 self.crash(host, Death { end: End::PowerLost, ..Death::kill(Duration::ZERO) })?;
             }
             let process = self.process(host);
-            process.disk.crash_at(u64::MAX);
+            process.disk.crash_at(u64::MAX, false);
         }
         lock(&self.oracle).begun = u64::MAX;
         Ok(())

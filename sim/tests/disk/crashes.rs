@@ -45,7 +45,7 @@ impl Life<'_> {
     /// Commits until the disk dies.
     fn live(&mut self, conn: &mut Connection) {
         let operations_max = *self.bench.random.pick(&[20, 100, 600]);
-        self.bench.disk.crash_at(self.bench.random.between(1, operations_max));
+        self.bench.disk.crash_at(self.bench.random.between(1, operations_max), false);
         while ledger::commit(conn, self.seen + 1).is_ok() {
             self.seen += 1;
             self.promised = self.seen;
@@ -65,7 +65,7 @@ impl Life<'_> {
     fn reopen(&mut self) -> rusqlite::Result<(Connection, CrashMode)> {
         let mut mode = self.crash();
         while self.bench.random.chance(30) {
-            self.bench.disk.crash_at(self.bench.random.between(1, 12));
+            self.bench.disk.crash_at(self.bench.random.between(1, 12), false);
             let conn = self.bench.open("a.db", self.pragmas);
             let dead =
                 conn.and_then(|conn| conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())));
@@ -194,7 +194,7 @@ fn a_transaction_of_two_databases_happens_in_both_or_in_neither() {
              CREATE TABLE other.u (n, data); INSERT INTO other.u VALUES (0, zeroblob(9000))",
         )
         .expect("sound");
-        bench.disk.crash_at(bench.random.between(1, 200));
+        bench.disk.crash_at(bench.random.between(1, 200), false);
         let update = "BEGIN; UPDATE t SET n = n + 1, data = randomblob(9000);
                       UPDATE u SET n = n + 1, data = randomblob(9000); COMMIT";
         let last = (0..).take_while(|_| conn.execute_batch(update).is_ok()).count();

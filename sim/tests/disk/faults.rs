@@ -117,7 +117,7 @@ fn the_seed_decides_every_byte() {
         let mut conn = bench.open("a.db", WAL).expect("sound");
         let mut number = 0;
         for _ in 0..10 {
-            bench.disk.crash_at(bench.random.between(20, 200));
+            bench.disk.crash_at(bench.random.between(20, 200), false);
             while ledger::commit(&mut conn, number + 1).is_ok() {
                 number += 1;
             }

@@ -476,7 +476,9 @@ pub(crate) fn trigger(
         .into_iter()
         .filter(|text| !(cascades && text.contains("RAISE(IGNORE)")))
         .filter(|text| deletes_ignored || !text.contains("BEFORE DELETE"))
-        .filter(|text| updates || !["UPDATE {t}", "UPDATE OR IGNORE {t}"].iter().any(|part| text.contains(part)))
+        .filter(|text| {
+            updates || !["UPDATE {t}", "UPDATE OR IGNORE {t}"].iter().any(|part| text.contains(part))
+        })
         .filter(|text| audit.name != table.name || !text.contains("{audit}"))
         .collect();
     let text = random.pick(&possible);

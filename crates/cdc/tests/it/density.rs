@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cdc::{
-    AttachOptions, Cdc, Clock, Deadline, Env as _, Error, HandleSettings, Object, ObjectId, Remedy, Settings,
-    Tables, Tokio,
+    AttachOptions, Cdc, Clock, Deadline, Env as _, Error, HandleSettings, Object, ObjectId, Project, Remedy,
+    Settings, Tables, Tokio,
 };
 use rusqlite::{Connection, OpenFlags};
 
@@ -290,4 +290,35 @@ async fn a_corrupt_user_database_is_named_and_left_alone_and_others_go_on() {
     assert!(named, "{troubles:?} {failed:?}");
     assert_eq!(std::fs::read(&database).unwrap(), bytes, "nothing of ours was written to it");
     drop(cdc);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_captured_leaves_also_when_its_database_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let cdc = engine(folder.path(), HandleSettings::default()).await;
+    let (root, _) = tenants(&cdc, 0).await;
+    let database = attach(&cdc, folder.path(), "gone");
+    Connection::open(&database)
+        .unwrap()
+        .execute("INSERT INTO customers VALUES (1, 'Ada', 'free')", [])
+        .unwrap();
+    drop(root);
+    cdc.shutdown(Deadline::secs(10)).await.unwrap();
+    // It is drained, and nobody has sent it so far.
+    let id: ObjectId = format!("{ROOT}/gone").parse().unwrap();
+    let project = Project::open(folder.path(), Settings::default()).unwrap();
+    let mut backfill = project.backfill(&id, 1, &Clock::system()).unwrap();
+    while backfill.step().unwrap().is_some() {}
+    drop(backfill);
+    std::fs::remove_file(&database).unwrap();
+
+    let cdc = engine(folder.path(), HandleSettings::default()).await;
+    let root = cdc.object(ROOT).open().await.unwrap();
+    let (_, failed) = cdc.open_all().await.unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    until(async || everything(&root).await.iter().any(|record| record.origin.source() == &id)).await;
+    until(async || cdc.troubles().iter().any(|(at, trouble)| *at == id && trouble.what == "drain")).await;
+    assert!(!database.exists(), "nothing was made in its place");
+    let told = cdc.shutdown(Deadline::secs(10)).await;
+    assert!(matches!(&told, Err(Error::Stopped { id: at, what: "drain", .. }) if *at == id), "{told:?}");
 }
