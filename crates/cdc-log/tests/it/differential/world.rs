@@ -288,7 +288,7 @@ impl<'w> World<'w> {
         let gone = answer.message.strip_prefix("no such table: main.");
         let column = answer.message.strip_prefix("no such column: ");
         let names_it = (conn.names_what_is_gone || self.dropped)
-            && column.is_some_and(|it| it.starts_with("OLD.") || it.starts_with("NEW."));
+            && column.is_some_and(|it| ["OLD.", "NEW.", "_cdc_t."].iter().any(|of| it.starts_with(of)));
         if names_it || unreferenced || gone.is_some_and(|gone| self.renamed.contains(gone)) {
             // A TEMP trigger names a column that was renamed, one of ours a column that was dropped the legacy way, or a key or a trigger, also one of ours until the next look, names a table that was renamed the legacy way.
             self.counts.refused += 1;
