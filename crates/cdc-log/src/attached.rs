@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
 use crate::comparison::Comparison;
-use crate::drain::{self, Compare, Drained, From, Source};
+use crate::drain::{self, Compare, Drained, From, Outcome, Source};
 use crate::foreign::{check_owner, is_a_log, open_database, open_waiting};
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::verify::{CompareRows, RowDifference};
@@ -334,23 +334,20 @@ impl Attached {
         let tables = capture::by_id(user)?;
         let source = Source { user, tables: &tables };
         let collisions = self.collisions;
-        let mut drain = |compare| {
-            self.log.transact(|log| {
-                if collisions > 0 {
-                    log.count(COLLISIONS, collisions)?;
-                }
-                let mut start = Start { done: Drained::default(), from: mark, compare };
-                if let MarkState::Differs { oldest } = state {
-                    start.find(user, log, oldest)?;
-                }
-                start.drain(source, log)
-            })
-        };
-        let drained = match drain(compare) {
-            Err(Error::UnfitCaptureRow { .. }) => drain(Compare::All),
-            drained => drained,
-        }?;
+        let (drained, tampered) = self.log.transact(|log| {
+            if collisions > 0 {
+                log.count(COLLISIONS, collisions)?;
+            }
+            let mut start = Start { done: Drained::default(), from: mark, compare };
+            if let MarkState::Differs { oldest } = state {
+                start.find(user, log, oldest)?;
+            }
+            start.drain(source, log)
+        })?;
         self.collisions = 0;
+        if tampered {
+            self.healthy_at = None;
+        }
         Ok(drained)
     }
 
@@ -425,7 +422,7 @@ impl Attached {
             return Ok(0);
         }
         let oldest: i64 = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
-        if mark.seq - oldest < TRIM_ROWS_MIN {
+        if mark.seq.saturating_sub(oldest) < TRIM_ROWS_MIN {
             return Ok(0);
         }
         // Counted here before there, so that a log that is older than a trim can be told.
@@ -509,14 +506,15 @@ impl Start {
         }
     }
 
-    fn drain(mut self, source: Source<'_>, log: &mut LogTransaction<'_>) -> Result<Drained> {
+    /// Gives also whether rows turned out not to be as triggers wrote them.
+    fn drain(mut self, source: Source<'_>, log: &mut LogTransaction<'_>) -> Result<(Drained, bool)> {
         let from = self.from.map_or(From::First, From::After);
-        let (drained, mark) = drain::drain(source, log, from, self.compare, None)?;
+        let Outcome { drained, mark, tampered } = drain::drain(source, log, from, self.compare, None)?;
         self.done.add(drained);
         if let Some(mark) = mark.filter(|_| !mutant!("capture-mark-not-moved")) {
             drain::set_mark(log.conn(), mark)?;
         }
-        Ok(self.done)
+        Ok((self.done, tampered))
     }
 }
 
@@ -533,8 +531,8 @@ fn mark_state(user: &Connection, mark: Option<CaptureRow>) -> Result<MarkState> 
     let agrees = match mark {
         Some(mark) => {
             let nonce = "SELECT nonce FROM _cdc_capture WHERE seq = ?1";
-            let nonce: Option<i64> = user.query_row(nonce, [mark.seq], |row| row.get(0)).optional()?;
-            nonce == Some(mark.nonce)
+            let nonce = user.query_row(nonce, [mark.seq], |row| Ok(capture::nonce_of(row.get_ref(0)?)));
+            nonce.optional()? == Some(mark.nonce)
         }
         None => oldest.is_some_and(|oldest| oldest <= 1),
     };
@@ -556,7 +554,7 @@ pub(crate) fn has_capture_rows(user: &Connection) -> Result<bool> {
 const TRIMS: &str = "trims";
 
 fn trims(conn: &Connection) -> Result<i64> {
-    Ok(store::meta(conn, TRIMS)?.unwrap_or_default())
+    Ok(store::meta_of_others(conn, TRIMS)?.unwrap_or_default())
 }
 
 fn trim_in(user: &Connection, mark: CaptureRow, upto: i64, count: i64) -> Result<u64> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cdc_model::{Body, Timestamp};
 use rusqlite::{Connection, Row};
 
-use crate::capture::{self, Assembler, CapturedTable, RowHead};
+use crate::capture::{self, Assembler, CapturedTable, FIRST_VALUE, integer, nonce_of};
 use crate::comparison::{Comparison, Why};
 use crate::joint::Joint;
 use crate::transaction::{CaptureRow, LogTransaction};
@@ -61,6 +61,9 @@ pub(crate) fn set_mark(log: &Connection, mark: CaptureRow) -> Result<()> {
     store::put_meta(log, "capture_nonce", mark.nonce)
 }
 
+/// What rows of our own name in the place of a table.
+const OF_NO_TABLE: i64 = 0;
+
 /// Where a drain reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'u> {
@@ -102,8 +105,18 @@ pub(crate) enum Compare {
     Audit,
 }
 
-/// Drains a chunk of rows; where nothing is left of them, goes on with a comparison. Gives the last row drained, which is
-/// the new mark.
+/// What a drain came to.
+pub(crate) struct Outcome {
+    pub(crate) drained: Drained,
+    /// The last row drained, which is the new mark.
+    pub(crate) mark: Option<CaptureRow>,
+    /// Whether rows turned out not to be as triggers wrote them.
+    pub(crate) tampered: bool,
+}
+
+/// Drains a chunk of rows; where nothing is left of them, goes on with a comparison.
+///
+/// A row that is not as a trigger wrote it is passed over, and a comparison of all tables finds what it held.
 ///
 /// `joint` is the transaction that all rows are of, where that is known: its events say so, once they are counted.
 pub(crate) fn drain(
@@ -112,7 +125,7 @@ pub(crate) fn drain(
     from: From,
     compare: Compare,
     joint: Option<&mut Joint>,
-) -> Result<(Drained, Option<CaptureRow>)> {
+) -> Result<Outcome> {
     let Source { user, tables } = source;
     let mut drain = Drain {
         user,
@@ -126,6 +139,7 @@ pub(crate) fn drain(
         joint,
         held: Vec::new(),
         beyond: None,
+        tampered: false,
     };
     let before = drain.comparison.clone();
     if compare == Compare::All
@@ -147,6 +161,10 @@ pub(crate) fn drain(
         drain.read(log, from)?;
         drain.flush(log)?;
         drain.append_held(log)?;
+        if drain.tampered {
+            drain.comparison.begin(user, log, Why::Needed)?;
+            drain.done.more = true;
+        }
         let goes_on = |comparison: &Comparison| match compare {
             Compare::Audit => comparison.is_open(),
             Compare::WhenNeeded | Compare::All => comparison.is_needed(),
@@ -160,7 +178,7 @@ pub(crate) fn drain(
     if drain.comparison != before {
         drain.comparison.write(log.conn())?;
     }
-    Ok((drain.done, drain.mark))
+    Ok(Outcome { drained: drain.done, mark: drain.mark, tampered: drain.tampered })
 }
 
 /// Whether the first row is not the one that follows: somebody took rows away.
@@ -217,6 +235,8 @@ struct Drain<'t> {
     held: Vec<Taken<'t>>,
     /// How many more events it has whose rows are left for later.
     beyond: Option<usize>,
+    /// Whether a row was passed over or is missing, so that what comes next waits for a comparison.
+    tampered: bool,
 }
 
 /// When a row was captured. A time that no calendar has would be the log's time from then on and keep its archive from
@@ -234,11 +254,12 @@ impl<'t> Drain<'t> {
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
             let timestamp = captured_at(row, log)?;
-            let head = RowHead { seq: row.get(0)?, table: row.get(3)?, nonce: row.get(4)? };
-            // A gap is looked at where a drain begins.
-            let gap = self.rows > 0 && head.seq != after + 1;
+            let at = CaptureRow { seq: row.get(0)?, nonce: nonce_of(row.get_ref(4)?) };
+            let gap = self.rows > 0 && at.seq != after + 1;
+            // Where rows are kept after they are drained, a gap is looked at where a drain begins.
+            self.tampered |= gap && from == From::Oldest && self.beyond.is_none();
             let full = !self.assembler.is_open() && self.is_full();
-            if self.beyond.is_none() && (full || gap) {
+            if self.beyond.is_none() && (full || gap || self.tampered) {
                 self.done.more = true;
                 if self.joint.as_ref().is_none_or(|joint| joint.has_begun()) {
                     break;
@@ -248,12 +269,11 @@ impl<'t> Drain<'t> {
             if row.get_ref(2)?.as_str().is_ok_and(|op| op == "T") {
                 self.flush(log)?;
             }
-            let what = self.take(log, row, head)?;
-            let row = CaptureRow { seq: head.seq, nonce: head.nonce };
-            if !self.push(log, Taken { row: Some(row), timestamp, what })? {
+            let what = self.take(log, row)?;
+            if !self.push(log, Taken { row: Some(at), timestamp, what })? {
                 break;
             }
-            after = head.seq;
+            after = at.seq;
         }
         Ok(())
     }
@@ -275,25 +295,37 @@ impl<'t> Drain<'t> {
         self.rows >= DRAIN_ROWS_MAX || self.bytes >= DRAIN_BYTES_MAX
     }
 
-    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>, head: RowHead) -> Result<What<'t>> {
-        let op = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
-        let bodies = match (op, self.tables.get(&head.table)) {
-            ("A" | "B", _) => Vec::new(),
-            ("E", _) => return Ok(What::Changes(vec![capture::emitted(row)?], Chain::Leave)),
-            ("T", Some(table)) => return Ok(What::Schema(table)),
-            (_, Some(table)) => match self.assembler.take(op, row, table) {
-                Err(Error::UnfitCaptureRow { .. }) if self.comparison.is_needed() => {
+    fn take(&mut self, log: &mut LogTransaction<'_>, row: &Row<'_>) -> Result<What<'t>> {
+        match self.read_row(row) {
+            Err(Error::UnfitCaptureRow { .. }) => {
+                if self.comparison.is_open() {
                     // What it held is found by comparison, from the beginning.
                     self.comparison.begin(self.user, log, Why::Needed)?;
-                    self.assembler.flush()
+                } else {
+                    self.tampered |= self.beyond.is_none();
                 }
-                taken => taken?,
-            },
-            (_, None) => {
-                return Err(log
-                    .log()
-                    .corrupt(log.tail().sequence, "a captured row names a table that is not known"));
+                Ok(What::Changes(self.assembler.flush(), Chain::Mend))
             }
+            taken => taken,
+        }
+    }
+
+    fn read_row(&mut self, row: &Row<'_>) -> Result<What<'t>> {
+        let seq = row.get(0)?;
+        let unfit = || Error::UnfitCaptureRow { row: seq };
+        let op = row.get_ref(2)?.as_str().map_err(|_error| unfit())?;
+        let table = integer(row.get_ref(3)?).zip(integer(row.get_ref(4)?));
+        let (table, _nonce) = table.ok_or_else(unfit)?;
+        let is_empty = row.get_ref(FIRST_VALUE)? == rusqlite::types::ValueRef::Null;
+        let bodies = match (op, self.tables.get(&table)) {
+            ("A" | "B", _) if table == OF_NO_TABLE && is_empty => Vec::new(),
+            ("E", _) if table == OF_NO_TABLE => {
+                let body = capture::emitted(row).map_err(|_error| unfit())?;
+                return Ok(What::Changes(vec![body], Chain::Leave));
+            }
+            ("T", Some(table)) if is_empty => return Ok(What::Schema(table)),
+            (_, Some(table)) => self.assembler.take(op, row, table)?,
+            (_, None) => return Err(unfit()),
         };
         Ok(What::Changes(bodies, Chain::Mend))
     }

@@ -126,8 +126,9 @@ pub enum Error {
         /// The oldest capture row the database still holds.
         oldest: i64,
     },
-    /// A capture row does not fit the rows before it: somebody changed them. A comparison makes up for it.
-    #[error("capture row {row} does not fit the rows before it")]
+    /// A capture row is not as a trigger wrote it or does not fit the rows before it: somebody changed them. A drain passes
+    /// over it, and a comparison makes up for it.
+    #[error("capture row {row} is not as it was captured")]
     UnfitCaptureRow {
         /// Its place.
         row: i64,

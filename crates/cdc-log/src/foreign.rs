@@ -66,11 +66,11 @@ pub(crate) fn check_owner(user: &Connection, path: &Path, id: &ObjectId, log: Op
     if !capture::is_prepared(user)? {
         return Ok(());
     }
-    let found: Option<String> = store::meta(user, "object")?;
+    let found: Option<String> = store::meta_of_others(user, "object")?;
     if let Some(found) = found.filter(|found| found != id.as_str()) {
         return Err(Error::AnotherObject { path: path.to_owned(), found, expected: id.clone() });
     }
-    let owner: Option<String> = store::meta(user, "log")?;
+    let owner: Option<String> = store::meta_of_others(user, "log")?;
     match (owner, log) {
         (Some(by), Some(log)) if by != log => Err(Error::DrainedElsewhere { path: path.to_owned(), by }),
         _ => Ok(()),

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::capture::{self, CapturedTable, Plan, Tables};
 use crate::comparison::Comparison;
-use crate::drain::{self, Compare, Drained, From, Source};
+use crate::drain::{self, Compare, Drained, From, Outcome, Source};
 use crate::emit::{Emit, json};
 use crate::joint::Joint;
 use crate::{Durability, Error, Log, LogTransaction, Result, store};
@@ -559,13 +559,19 @@ impl OwnCapture {
     ) -> Result<Drained> {
         let tables = &self.known(log.conn())?.tables;
         let source = Source { user: log.conn(), tables };
-        let (drained, last) = drain::drain(source, log, From::Oldest, compare, joint)?;
+        let Outcome { drained, mark: last, tampered } =
+            drain::drain(source, log, From::Oldest, compare, joint)?;
         if let Some(last) = last.filter(|_| !mutant!("drained-row-left")) {
             log.conn().prepare_cached("DELETE FROM _cdc_capture WHERE seq <= ?1")?.execute([last.seq])?;
         }
         if capture::barrier(log.conn())?.zip(last).is_some_and(|(barrier, last)| barrier <= last.seq) {
             // Rows count from 1 again.
             log.conn().execute("DELETE FROM _cdc_meta WHERE key = 'barrier'", [])?;
+        }
+        if tampered {
+            // Whoever edited rows may have edited what they are read by.
+            self.known = None;
+            self.heal(log, &tables_told(log.conn())?)?;
         }
         self.pending = drained.more;
         Ok(drained)

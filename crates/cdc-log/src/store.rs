@@ -202,6 +202,12 @@ pub(crate) fn meta<T: rusqlite::types::FromSql>(conn: &Connection, key: &str) ->
     Ok(statement.query_row([key], |row| row.get(0)).optional()?)
 }
 
+/// As [`meta`], of a database that others can write: what somebody has made something else is not there.
+pub(crate) fn meta_of_others<T: rusqlite::types::FromSql>(conn: &Connection, key: &str) -> Result<Option<T>> {
+    let mut statement = conn.prepare_cached("SELECT value FROM _cdc_meta WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| Ok(T::column_result(row.get_ref(0)?).ok())).optional()?.flatten())
+}
+
 pub(crate) fn put_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<()> {
     let mut statement =
         conn.prepare_cached("INSERT OR REPLACE INTO _cdc_meta(key, value) VALUES (?1, ?2)")?;

@@ -11,14 +11,6 @@ use super::rows::{ROW_VALUES_MAX, values_in_parts};
 use super::shape::Shape;
 use crate::{Error, Result};
 
-/// One row of `_cdc_capture` without its values.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RowHead {
-    pub(crate) seq: i64,
-    pub(crate) table: i64,
-    pub(crate) nonce: i64,
-}
-
 /// Puts rows together that are one change: rows that a REPLACE removed with the row that replaced them, and the
 /// halves of a wide update.
 #[derive(Debug, Default)]
@@ -40,7 +32,7 @@ struct Replaced {
 }
 
 /// The place of the first value in a row selected by [`crate::drain`].
-const FIRST_VALUE: usize = 5;
+pub(crate) const FIRST_VALUE: usize = 5;
 
 impl Assembler {
     /// Whether rows are held back that belong to a change whose end is still to come.
@@ -65,7 +57,10 @@ impl Assembler {
             let rest = values(row, FIRST_VALUE, width.saturating_sub(part.len()))?;
             Ok(part.iter().filter_map(Value::as_ref).chain(rest).collect())
         };
-        let joins = matches!(op, "O" | "R" | "I" | "U");
+        if !matches!(op, "O" | "R" | "I" | "D" | "U") {
+            return Err(Error::UnfitCaptureRow { row: row.get(0)? });
+        }
+        let joins = op != "D";
         let mut bodies = Vec::new();
         if !joins || self.replaced.iter().any(|replaced| replaced.table.id != table.id) {
             bodies = self.flush();

@@ -1,6 +1,6 @@
 //! Installs triggers in a user's database, and finds out whether they are still as they were installed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cdc_model::{JsonText, ObjectId, SchemaChange, SchemaColumn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
@@ -166,11 +166,12 @@ fn all_versions(conn: &Connection, condition: &str) -> Result<Vec<CapturedTable>
     let mut rows = statement.query([])?;
     let mut tables = Vec::new();
     while let Some(row) = rows.next()? {
-        let shape: String = row.get(2)?;
-        let shape = serde_json::from_str(&shape).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, error.into())
-        })?;
-        tables.push(CapturedTable { id: row.get(0)?, version: row.get(1)?, shape });
+        // What somebody has edited is as good as gone: its table is installed anew.
+        let version = row.get_ref(1)?.as_i64().ok().and_then(|version| u32::try_from(version).ok());
+        let shape = row.get_ref(2)?.as_str().ok().and_then(|shape| serde_json::from_str(shape).ok());
+        if let Some((version, shape)) = version.zip(shape) {
+            tables.push(CapturedTable { id: row.get(0)?, version, shape });
+        }
     }
     Ok(tables)
 }
@@ -184,6 +185,8 @@ pub(crate) struct Plan {
     gone: Vec<CapturedTable>,
     /// Captured tables that are no longer wanted.
     unwanted: Vec<CapturedTable>,
+    /// Table ids whose triggers are there although nobody knows of them.
+    strays: Vec<i64>,
     /// What the database and the log know of tables, by name.
     known: KnownTables,
     /// Whether a table that cannot be captured is left out. Otherwise it was asked for by name.
@@ -199,6 +202,8 @@ impl Plan {
         let mut installed = BTreeMap::new();
         if is_prepared(conn)? {
             installed = current(conn)?;
+            let is_known = |id: &i64| installed.values().any(|table| table.id == *id);
+            plan.strays = trigger_ids(conn)?.into_iter().filter(|id| !is_known(id)).collect();
             for table in by_id(conn)?.into_values() {
                 let newest = plan.known.entry(table.shape.table).or_default();
                 *newest = table.version.max(*newest);
@@ -247,7 +252,7 @@ impl Plan {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.install.is_empty() && self.gone.is_empty() && self.unwanted.is_empty()
+        self.install.is_empty() && self.gone.is_empty() && self.unwanted.is_empty() && self.strays.is_empty()
     }
 
     pub(crate) fn left_out(&self) -> &[(String, String)] {
@@ -259,6 +264,9 @@ impl Plan {
     pub(crate) fn carry_out(self, conn: &Connection) -> Result<Installed> {
         let mut installed = Installed { left_out: self.left_out, ..Installed::default() };
         let mut compare = !self.gone.is_empty();
+        for id in self.strays {
+            remove(conn, id)?;
+        }
         for captured in self.gone.iter().chain(&self.unwanted) {
             let_go(conn, captured.id)?;
         }
@@ -336,7 +344,7 @@ pub(crate) fn write_barrier(conn: &Connection) -> Result<()> {
 
 /// The newest barrier row.
 pub(crate) fn barrier(conn: &Connection) -> Result<Option<i64>> {
-    store::meta(conn, "barrier")
+    store::meta_of_others(conn, "barrier")
 }
 
 /// Writes one capture row of our own, values given as SQL.
@@ -346,6 +354,11 @@ pub(crate) fn write_row(conn: &Connection, id: i64, op: &str, values: &[String])
     }
     Ok(())
 }
+
+/// Under an id that no row names which waits, also when the table that it names was taken out of the list.
+const PUT_TABLE: &str = "INSERT INTO _cdc_table(id, name, version, current, shape) VALUES (1 + max(\
+    coalesce((SELECT max(id) FROM _cdc_table), 0), \
+    coalesce((SELECT max(tbl) FROM _cdc_capture WHERE typeof(tbl) = 'integer' AND tbl < 1 << 32), 0)), ?1, ?2, 1, ?3)";
 
 /// Records the table's shape. A changed shape is a new version with an id of its own, so that rows captured
 /// before it are still decoded by the old one.
@@ -358,10 +371,7 @@ fn put_table(conn: &Connection, shape: &Shape, captured: Option<&CapturedTable>,
     }
     let text = serde_json::to_string(shape)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    conn.execute(
-        "INSERT INTO _cdc_table(name, version, current, shape) VALUES (?1, ?2, 1, ?3)",
-        params![shape.table, newest + 1, text],
-    )?;
+    conn.execute(PUT_TABLE, params![shape.table, newest + 1, text])?;
     Ok(conn.last_insert_rowid())
 }
 
@@ -449,6 +459,15 @@ fn triggers_on(conn: &Connection, table: &str) -> Result<Vec<(String, String, i6
     Ok(triggers.collect::<Result<_, _>>()?)
 }
 
+/// The table ids that triggers are there of.
+fn trigger_ids(conn: &Connection) -> Result<BTreeSet<i64>> {
+    let mut statement = conn.prepare(
+        "SELECT CAST(substr(name, 6) AS INTEGER) FROM sqlite_master WHERE type = 'trigger' AND name GLOB '_cdc_[0-9]*_*'",
+    )?;
+    let ids = statement.query_map([], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
 /// Drops the triggers of a table id and what they need, wherever they are now.
 fn remove(conn: &Connection, id: i64) -> Result<()> {
     let mut statement =
@@ -468,7 +487,9 @@ pub(crate) fn remove_all(conn: &Connection) -> Result<()> {
     if !is_prepared(conn)? {
         return Ok(());
     }
-    for id in by_id(conn)?.into_keys() {
+    let mut ids = trigger_ids(conn)?;
+    ids.extend(by_id(conn)?.into_keys());
+    for id in ids {
         remove(conn, id)?;
     }
     conn.execute_batch("DROP TABLE _cdc_capture; DROP TABLE _cdc_table; DROP TABLE _cdc_meta;")?;

@@ -1,7 +1,7 @@
 //! Capture: triggers that copy every changed row into `_cdc_capture`, in the user's own transaction.
 
 mod assemble;
-pub(crate) use assemble::{Assembler, Found, RowHead, emitted, values};
+pub(crate) use assemble::{Assembler, FIRST_VALUE, Found, emitted, values};
 mod index_terms;
 mod install;
 pub(crate) use install::{
@@ -10,7 +10,7 @@ pub(crate) use install::{
 };
 pub use install::{Installed, Tables};
 mod rows;
-pub(crate) use rows::time_of;
+pub(crate) use rows::{integer, nonce_of, time_of};
 mod shape;
 pub(crate) use shape::{in_main, quoted, tables as existing};
 mod triggers;

@@ -30,6 +30,19 @@ pub(crate) fn time_of(written: ValueRef<'_>) -> Option<Timestamp> {
     }
 }
 
+/// What only triggers of ours write as an integer.
+pub(crate) const fn integer(written: ValueRef<'_>) -> Option<i64> {
+    match written {
+        ValueRef::Integer(integer) => Some(integer),
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Text(_) | ValueRef::Blob(_) => None,
+    }
+}
+
+/// The nonce of a row, also of one that somebody took it from: the row can be the one at the mark.
+pub(crate) fn nonce_of(written: ValueRef<'_>) -> i64 {
+    integer(written).unwrap_or_default()
+}
+
 /// Values of a state of so many that lie in rows of op `+`.
 pub(crate) const fn values_in_parts(width: usize) -> usize {
     width.saturating_sub(1) / ROW_VALUES_MAX * ROW_VALUES_MAX

@@ -418,3 +418,131 @@ fn an_owned_table_that_another_process_altered_is_no_difference_and_captured_ane
         assert_agrees(&app, &follower.fold, "t");
     }
 }
+
+/// Changes of rows of capture that wait to be drained; `?` stands for the condition that chooses them.
+const EDITS: [&str; 22] = [
+    "UPDATE _cdc_capture SET op = NULL WHERE ?",
+    "UPDATE _cdc_capture SET op = 7 WHERE ?",
+    "UPDATE _cdc_capture SET op = 'X' WHERE ?",
+    "UPDATE _cdc_capture SET op = x'49' WHERE ?",
+    "UPDATE _cdc_capture SET op = 'A' WHERE ?",
+    "UPDATE _cdc_capture SET op = 'A', tbl = 0 WHERE ?",
+    "UPDATE _cdc_capture SET op = 'T' WHERE ?",
+    "UPDATE _cdc_capture SET op = 'E', tbl = 0 WHERE ?",
+    "UPDATE _cdc_capture SET op = '+' WHERE ?",
+    "UPDATE _cdc_capture SET tbl = NULL WHERE ?",
+    "UPDATE _cdc_capture SET tbl = 99 WHERE ?",
+    "UPDATE _cdc_capture SET tbl = 'one' WHERE ?",
+    "UPDATE _cdc_capture SET tbl = 1.5 WHERE ?",
+    "UPDATE _cdc_capture SET nonce = NULL WHERE ?",
+    "UPDATE _cdc_capture SET nonce = 'once' WHERE ?",
+    "UPDATE _cdc_capture SET ts = NULL, op = NULL, tbl = NULL, nonce = NULL WHERE ?",
+    "UPDATE _cdc_capture SET op = NULL WHERE ?; DELETE FROM _cdc_meta WHERE key <> 'format'",
+    "UPDATE _cdc_capture SET op = NULL WHERE ?; UPDATE _cdc_meta SET value = NULL WHERE key IN ('barrier', 'trims')",
+    "DELETE FROM _cdc_table WHERE (SELECT count(*) FROM _cdc_capture WHERE ?)",
+    "UPDATE _cdc_table SET shape = '{}' WHERE (SELECT count(*) FROM _cdc_capture WHERE ?)",
+    "UPDATE _cdc_table SET version = NULL WHERE (SELECT count(*) FROM _cdc_capture WHERE ?)",
+    "DELETE FROM _cdc_table WHERE (SELECT count(*) FROM _cdc_capture WHERE ?); UPDATE _cdc_capture SET nonce = NULL",
+];
+
+/// Of the rows after the one that was drained last: the first, one between, the last, all.
+const CHOICES: [&str; 4] = [
+    "seq = (SELECT min(seq) + 1 FROM _cdc_capture)",
+    "seq = (SELECT max(seq) - 2 FROM _cdc_capture)",
+    "seq = (SELECT max(seq) FROM _cdc_capture)",
+    "seq > (SELECT min(seq) FROM _cdc_capture)",
+];
+
+const WRITES: &str = "UPDATE t SET a = 'x'; INSERT OR REPLACE INTO t VALUES (2, 'again', 4), (4, 'four', 4);
+    DELETE FROM t WHERE id = 3; UPDATE t SET b = 5 WHERE id = 1; INSERT INTO other VALUES ('y', 2);
+    UPDATE other SET v = 3; DELETE FROM other WHERE k = 'x';";
+
+#[test]
+fn edited_rows_of_capture_are_passed_over_and_compared() {
+    for (edit, choice) in EDITS.iter().flat_map(|edit| CHOICES.map(|choice| (edit, choice))) {
+        for reopened in [false, true] {
+            let mut world = Bypassed::new(Tables::All);
+            let drained = "DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)";
+            world.app.execute_batch(drained).unwrap();
+            world.app.execute_batch(WRITES).unwrap();
+            let edit = edit.replace('?', choice);
+            world.app.execute_batch(&edit).unwrap();
+            if reopened {
+                let (path, log) =
+                    (world.attached.database().to_owned(), world.attached.log().path().to_owned());
+                world.attached = Attached::open(&path, &log, &id(), Tables::All, &clock()).unwrap();
+                world.attached.install().unwrap();
+            }
+            world.look(Reconciled::Allowed);
+            world.agrees(&["t", "other"]);
+            let before = world.follower.reconciled;
+            assert!(before > 0, "{edit}");
+            world.write("UPDATE t SET a = 'healthy'; INSERT INTO other VALUES ('z', 1)", Reconciled::Allowed);
+            assert_eq!(world.follower.reconciled, before, "{edit}: capture is healthy again");
+            world.agrees(&["t", "other"]);
+            world.attached.detach().unwrap();
+            world.app.execute_batch("UPDATE t SET a = 'alone'; DELETE FROM other").unwrap();
+        }
+    }
+}
+
+#[test]
+fn rows_of_capture_that_were_moved_or_share_a_nonce_lose_nothing() {
+    for edit in [
+        "UPDATE _cdc_capture SET seq = seq + 1000 WHERE ?",
+        "UPDATE _cdc_capture SET nonce = (SELECT nonce FROM _cdc_capture ORDER BY seq LIMIT 1) WHERE ?",
+        "UPDATE _cdc_capture SET nonce = 0 WHERE ?",
+        "UPDATE _cdc_capture SET nonce = NULL WHERE seq = (SELECT min(seq) FROM _cdc_capture)",
+        "UPDATE _cdc_capture SET seq = -1 WHERE seq = (SELECT min(seq) FROM _cdc_capture)",
+        "UPDATE _cdc_capture SET seq = -9223372036854775808 WHERE seq = (SELECT min(seq) FROM _cdc_capture)",
+    ] {
+        for choice in CHOICES {
+            let mut world = Bypassed::new(Tables::All);
+            world
+                .app
+                .execute_batch("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)")
+                .unwrap();
+            world.app.execute_batch(WRITES).unwrap();
+            let edit = edit.replace('?', choice);
+            world.app.execute_batch(&edit).unwrap();
+            world.look(Reconciled::Allowed);
+            world.agrees(&["t", "other"]);
+            world.attached.trim().unwrap();
+            let before = world.follower.reconciled;
+            world.write("UPDATE t SET a = 'healthy'; INSERT INTO other VALUES ('z', 1)", Reconciled::Allowed);
+            assert_eq!(world.follower.reconciled, before, "{edit}: capture is healthy again");
+            world.agrees(&["t", "other"]);
+        }
+    }
+}
+
+#[test]
+fn edited_rows_of_an_owned_object_are_passed_over_and_compared() {
+    for (edit, choice) in EDITS.iter().flat_map(|edit| CHOICES.map(|choice| (edit, choice))) {
+        let folder = folder();
+        let path = folder.path().join("log");
+        let mut log = Log::open(&path, &id(), &clock()).unwrap();
+        log.write(|tx| tx.execute_batch(SCHEMA)).unwrap();
+        log.capture(&Tables::All).unwrap();
+        drop(log);
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch("INSERT INTO t VALUES (9, 9, 9)").unwrap();
+        app.execute_batch(WRITES).unwrap();
+        let edit = edit.replace('?', choice).replace("key <> 'format'", "key = 'barrier'");
+        app.execute_batch(&edit).unwrap();
+        let mut log = Log::open(&path, &id(), &clock()).unwrap();
+        log.write(|tx| tx.execute("INSERT INTO t VALUES (8, 'eight', 8)", []).map(drop)).unwrap();
+        let mut follower = Follower::default();
+        follower.follow(&log, Reconciled::Allowed);
+        while log.heal().unwrap().more {}
+        follower.follow(&log, Reconciled::Allowed);
+        let before = follower.reconciled;
+        assert!(before > 0, "{edit}");
+        log.write(|tx| tx.execute_batch("UPDATE t SET a = 'healthy'; INSERT INTO other VALUES ('z', 1)"))
+            .unwrap();
+        follower.follow(&log, Reconciled::Allowed);
+        assert_eq!(follower.reconciled, before, "{edit}: capture is healthy again");
+        assert_agrees(&app, &follower.fold, "t");
+        assert_agrees(&app, &follower.fold, "other");
+    }
+}
