@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cdc::{ArchiveError, HttpError, LogError, ObjectId, ReplayError};
+use cdc::{ArchiveError, Damage, HttpError, LogError, ObjectId, ReplayError};
 
 use crate::args::DocumentName;
 use crate::output::{self, Paint};
@@ -110,7 +110,7 @@ impl Failure {
     /// What to do about it, where the text does not say so already.
     fn help(&self) -> Option<String> {
         Some(match self {
-            Self::Cdc(error) => return of_cdc(error).1.map(str::to_owned),
+            Self::Cdc(error) => return help(error).map(str::to_owned),
             Self::NoProject { folder } => format!(
                 "`cdc init` makes one here; `--dir` or CDC_DIR names another folder than {}",
                 folder.display()
@@ -193,6 +193,25 @@ pub(crate) fn in_one_line(error: &dyn StdError) -> String {
     text
 }
 
+/// What to do about an error of the engine, unless its text says so.
+pub(crate) fn help(error: &cdc::Error) -> Option<&'static str> {
+    of_cdc(error).1
+}
+
+/// What to do about a damaged file.
+pub(crate) const fn help_of(damage: Damage) -> &'static str {
+    match damage {
+        Damage::Log => {
+            "keep the files as they are and put .cdc back from a backup; what had left this log is at its parent: \
+             `cdc replay PARENT --source ID` reads it there and in the archive"
+        }
+        Damage::Database => {
+            "it was left as it is: restore it from a backup, or save what sqlite3's .recover finds; what was captured of it \
+             is in its log: `cdc replay ID`, `cdc fold ID`"
+        }
+    }
+}
+
 /// What an error of the engine means here, and what to do about it unless its text says so.
 type Meaning = (Exit, Option<&'static str>);
 
@@ -200,6 +219,7 @@ fn of_cdc(error: &cdc::Error) -> Meaning {
     use cdc::Error;
     match error {
         Error::Log(error) => of_log(error),
+        Error::NotReopened { source, .. } => of_cdc(source),
         Error::Archive(error) => of_archive(error),
         Error::Replay(error) => of_replay(error),
         Error::Relay(_) => (Exit::Usage, Some("change it in cdc.toml or by its flag")),
@@ -256,7 +276,11 @@ fn of_http(error: &HttpError) -> Meaning {
 }
 
 fn of_log(error: &LogError) -> Meaning {
+    if let Some(damage) = error.damage() {
+        return (Exit::Failure, Some(help_of(damage)));
+    }
     match error {
+        LogError::NotCommitted { source } => of_log(source),
         LogError::NotFound { .. } => (Exit::NotFound, Some("check the path")),
         LogError::NotADatabase { .. } => {
             (Exit::Failure, Some("name the database's main file, not its -wal or -journal"))
@@ -285,11 +309,6 @@ fn of_log(error: &LogError) -> Meaning {
                 "put the newest copy of .cdc back, or `cdc detach DB --force` and attach anew under another id",
             ),
         ),
-        LogError::Corrupt { .. } | LogError::Damaged { .. } => {
-            let help = "keep the files as they are and put .cdc back from a backup; what had left this log is at its \
-                        parent: `cdc replay PARENT --source ID` reads it there and in the archive";
-            (Exit::Failure, Some(help))
-        }
         LogError::BelowFloor { .. } => {
             (Exit::CursorExpired, Some("go on at the floor, or replay, which reads the archive too"))
         }

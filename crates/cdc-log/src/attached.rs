@@ -10,7 +10,7 @@ use crate::drain::{self, Compare, Drained, From, Outcome, Source};
 use crate::foreign::{check_owner, is_a_log, open_database, open_waiting};
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::verify::{CompareRows, RowDifference};
-use crate::{Error, Log, Result, restored, store};
+use crate::{Damage, Error, Log, Result, damage, restored, store};
 
 /// A look begins anew so often when the application changes the schema meanwhile.
 pub(crate) const HEALS_MAX: usize = 3;
@@ -37,6 +37,8 @@ pub struct Attached {
     collisions: u64,
     /// How long a look waits for the application's lock.
     patience: Duration,
+    /// Which file turned out to be damaged at the last look.
+    damage: Option<Damage>,
 }
 
 /// The counter of how often others held the database for longer than we waited.
@@ -168,12 +170,20 @@ impl Attached {
         tables: Tables,
         clock: &Clock,
     ) -> Result<Self> {
-        let user = open_waiting(database, patience)?;
+        let was_attached = |error: Error| if log.exists() { error.of_database(database) } else { error };
+        let user = open_waiting(database, patience).map_err(was_attached)?;
         // Before a log is made for what is another's, and again with the log's own name.
-        check_owner(&user, database, id, None)?;
+        check_owner(&user, database, id, None).map_err(|error| error.of_database(database))?;
         let log = Log::open(log, id, clock)?;
-        let attached =
-            Self { database: database.to_owned(), tables, log, healthy_at: None, collisions: 0, patience };
+        let attached = Self {
+            database: database.to_owned(),
+            tables,
+            log,
+            healthy_at: None,
+            collisions: 0,
+            patience,
+            damage: None,
+        };
         attached.check_owner(&user)?;
         user.close().map_err(|(_, error)| error)?;
         Ok(attached)
@@ -225,6 +235,11 @@ impl Attached {
     ///
     /// [`Error::UnknownTable`] or [`Error::UnsupportedTable`]; nothing is installed then.
     pub fn install(&mut self) -> Result<AttachReport> {
+        let installed = self.install_now();
+        self.blame(installed)
+    }
+
+    fn install_now(&mut self) -> Result<AttachReport> {
         let user = open_database(&self.database)?;
         self.check_owner(&user)?;
         if is_a_log(&user)? {
@@ -264,11 +279,15 @@ impl Attached {
     fn look_and(&mut self, compare: Compare) -> Result<Look> {
         let looked = self.look_once(compare);
         self.collisions += u64::from(looked.as_ref().is_err_and(Error::is_busy));
-        looked
+        self.blame(looked)
+    }
+
+    fn blame<R>(&mut self, done: Result<R>) -> Result<R> {
+        damage::blame(&mut self.damage, &self.log, &self.database, done)
     }
 
     fn look_once(&mut self, compare: Compare) -> Result<Look> {
-        let user = open_waiting(&self.database, self.patience)?;
+        let user = self.open_database(self.patience)?;
         if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
             user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
         }
@@ -405,12 +424,16 @@ impl Attached {
                 self.collisions += 1;
                 Ok(Trimmed::Busy)
             }
-            other => other.map(Trimmed::Rows),
+            other => self.blame(other.map(Trimmed::Rows)),
         }
     }
 
+    fn open_database(&self, patience: Duration) -> Result<Connection> {
+        open_waiting(&self.database, patience).map_err(|error| error.of_database(&self.database))
+    }
+
     fn trim_once(&mut self, mark: CaptureRow) -> Result<u64> {
-        let user = open_waiting(&self.database, Duration::ZERO)?;
+        let user = self.open_database(Duration::ZERO)?;
         let trimmed = self.trim_at(&user, mark);
         user.close().map_err(|(_, error)| error)?;
         trimmed
@@ -445,18 +468,23 @@ impl Attached {
         &mut self,
         work: impl FnOnce(&Log, &CompareRows<'_>) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
-        let user = open_database(&self.database)?;
+        let user = self.open_database(store::BUSY_TIMEOUT)?;
+        let of_database = |error: Error| error.of_database(&self.database);
         self.log.at_one_moment(|log| {
             user.execute_batch("BEGIN").map_err(Error::Sqlite)?;
             let mark = drain::mark(&log.conn)?;
-            let compared = !Comparison::read(&log.conn)?.is_needed();
-            if !compared || mark_state(&user, mark)? != MarkState::Agrees || has_rows_after(&user, mark)? {
+            let is_compared = !Comparison::read(&log.conn)?.is_needed();
+            let is_drained =
+                || Ok(mark_state(&user, mark)? == MarkState::Agrees && !has_rows_after(&user, mark)?);
+            if !is_compared || !is_drained().map_err(of_database)? {
                 return Ok(None);
             }
-            if Schema::stored(&log.conn)? != Some(Schema::read(&user)?) {
+            if Schema::stored(&log.conn)? != Some(Schema::read(&user).map_err(of_database)?) {
                 return Ok(None);
             }
-            work(log, &|fold| crate::verify::compare_rows(&user, log.id(), fold)).map(Some)
+            let compare =
+                |fold: &Fold| crate::verify::compare_rows(&user, log.id(), fold).map_err(of_database);
+            work(log, &compare).map(Some)
         })
     }
 
@@ -466,8 +494,9 @@ impl Attached {
     ///
     /// [`Error::Sqlite`].
     pub fn compare_rows(&self, fold: &Fold) -> Result<Option<RowDifference>> {
-        let user = open_database(&self.database)?;
+        let user = self.open_database(store::BUSY_TIMEOUT)?;
         crate::verify::compare_rows(&user, self.log.id(), fold)
+            .map_err(|error| error.of_database(&self.database))
     }
 }
 

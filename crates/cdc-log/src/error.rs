@@ -151,6 +151,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// The database of an application is not as SQLite made it. Nothing was written to it.
+    #[error("the application's database {path} is damaged: {what}")]
+    DatabaseDamaged {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The position lies before the oldest readable record. Go on at the floor, or read the archive.
     #[error("sequence {after} lies below the floor {floor} of this log")]
     BelowFloor {
@@ -245,11 +253,7 @@ impl Error {
     /// Whether what is stored is not what was written.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        matches!(self, Self::Corrupt { .. } | Self::Damaged { .. } | Self::Value(_))
-            || matches!(self, Self::Sqlite(error)
-                if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
-            || matches!(self, Self::NotCommitted { source } if source.is_damage())
+        self.damage().is_some()
     }
 
     /// What to do about it.
@@ -285,6 +289,7 @@ impl Error {
             | Self::UnfitCaptureRow { .. }
             | Self::Corrupt { .. }
             | Self::Damaged { .. }
+            | Self::DatabaseDamaged { .. }
             | Self::BelowFloor { .. } => Remedy::Restore,
         }
     }

@@ -39,6 +39,8 @@ pub use checkpoint::Save;
 mod comparison;
 mod consume;
 pub use consume::{Consumed, Subscription};
+mod damage;
+pub use damage::Damage;
 mod detach;
 mod documents;
 mod drain;

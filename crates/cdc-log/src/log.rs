@@ -54,9 +54,13 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::NotADatabase`], [`Error::AnotherObject`], [`Error::Corrupt`], or [`Error::Sqlite`].
+    /// [`Error::Damaged`], [`Error::AnotherObject`], [`Error::Corrupt`], or [`Error::Sqlite`].
     pub fn open(path: impl AsRef<Path>, id: &ObjectId, clock: &Clock) -> Result<Self> {
         let path = path.as_ref();
+        Self::open_file(path, id, clock).map_err(|error| error.of_log(path))
+    }
+
+    fn open_file(path: &Path, id: &ObjectId, clock: &Clock) -> Result<Self> {
         let mut conn = store::open(path)?;
         let guarded = Arc::new(AtomicBool::new(false));
         crate::owned::guard(&mut conn, &guarded)?;

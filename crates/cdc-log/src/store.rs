@@ -58,8 +58,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(128);
-    let pages: i64 =
-        conn.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(|error| refused(error, path))?;
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     if pages == 0 {
         // Both count for a file that is made just now. Of one that is there, the second would write a page and sync it.
         conn.pragma_update(None, "page_size", 4096)?;
@@ -97,12 +96,10 @@ pub(crate) fn move_wal(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// What SQLite says of a file that it opened: only reading it shows whether it is a database.
-fn refused(error: rusqlite::Error, path: &Path) -> Error {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned() },
-        _ => Error::Sqlite(error),
-    }
+/// Whether SQLite finds nothing wrong with the file. Whatever keeps it from looking is what was asked about.
+pub(crate) fn is_sound(conn: &Connection) -> bool {
+    let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+    found.is_ok_and(|found| found == "ok")
 }
 
 /// Puts the database into WAL mode and makes sure that it is: with a rollback journal, a commit that `FULL` has
@@ -115,13 +112,13 @@ fn refused(error: rusqlite::Error, path: &Path) -> Error {
 /// back what is in the log by then. The first sync of a WAL syncs the folder as well, but an error of that is told to
 /// nobody. So before there is a log the change is made with `EXTRA`, and again if that failed.
 fn write_ahead(conn: &Connection, path: &Path) -> Result<()> {
-    if !has_log(conn).map_err(|error| refused(error, path))? {
+    if !has_log(conn)? {
         conn.pragma_update(None, "synchronous", "extra")?;
         let changed = set_journal_mode(conn, "delete").map_err(Error::Sqlite);
         // Others who have it open already are in WAL mode.
         changed.or_else(|error| if error.is_busy() { Ok(()) } else { Err(error) })?;
     }
-    set_journal_mode(conn, "wal").map_err(|error| refused(error, path))?;
+    set_journal_mode(conn, "wal")?;
     conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
     let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     match mode.as_str() {

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cdc_log::Damage;
 use cdc_model::{ObjectId, Remedy, Sequence};
 
 /// What an operation of this crate gives back.
@@ -190,8 +191,11 @@ impl Error {
             // Files that were open may be short of descriptors or of a disk that answers. Others come in their place only
             // by damage.
             Self::NotReopened { source, .. } => {
-                let is_another = matches!(&**source, Self::Log(cdc_log::Error::NotADatabase { .. }));
-                if is_another || source.remedy() == Remedy::Restore { Remedy::Restore } else { Remedy::Retry }
+                if source.remedy() == Remedy::Restore {
+                    Remedy::Restore
+                } else {
+                    Remedy::Retry
+                }
             }
             Self::Deadline { .. } | Self::Waiting { .. } | Self::DiskFull { .. } => Remedy::Retry,
             Self::InUse { .. } | Self::Copied { .. } => Remedy::Fenced,
@@ -210,6 +214,19 @@ impl Error {
             | Self::NotAttached { .. }
             | Self::NoArchive { .. }
             | Self::ShutDown => Remedy::FixRequest,
+        }
+    }
+}
+
+impl Error {
+    /// In whose file what is stored is not what was written.
+    #[must_use]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is no damage")]
+    pub fn damage(&self) -> Option<Damage> {
+        match self {
+            Self::Log(error) => error.damage(),
+            Self::NotReopened { source, .. } => source.damage(),
+            _ => None,
         }
     }
 }

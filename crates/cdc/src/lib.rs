@@ -97,7 +97,7 @@ mod verify;
 pub use verify::Verified;
 
 pub use cdc_iceberg::{Error as ArchiveError, Status as ArchiveStatus};
-pub use cdc_log::{AttachReport, DeadLetter, Durability, Error as LogError, Installed, Limit, Save};
+pub use cdc_log::{AttachReport, Damage, DeadLetter, Durability, Error as LogError, Installed, Limit, Save};
 pub use cdc_log::{Emit as Change, Tables, Tx};
 pub use cdc_log::{Holder, Loss, Losses, Pruned, Retention};
 pub use cdc_model::Change as EventChange;

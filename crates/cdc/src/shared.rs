@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use cdc_log::{Durability, Group};
+use cdc_log::{Damage, Durability, Group};
 use cdc_model::{ObjectId, Position, Remedy, Sequence, mutant, reached};
 use cdc_net::Env;
 use cdc_relay::Stages;
@@ -69,6 +69,7 @@ pub(crate) struct Shared<E: Env> {
 struct Told {
     reason: String,
     remedy: Remedy,
+    damage: Option<Damage>,
     at: Duration,
 }
 
@@ -122,6 +123,8 @@ pub struct Trouble {
     pub reason: String,
     /// What to do about it. With [`Remedy::Retry`] it is tried again without being asked.
     pub remedy: Remedy,
+    /// Whose file is damaged, where it is that.
+    pub damage: Option<Damage>,
 }
 
 impl<E: Env> Shared<E> {
@@ -361,20 +364,24 @@ impl<E: Env> Shared<E> {
     }
 
     pub(crate) fn set_trouble(&self, what: &'static str, reason: String, remedy: Remedy) {
-        let told = Told { reason, remedy, at: self.env.now() };
+        self.tell(what, Told { reason, remedy, damage: None, at: self.env.now() });
+    }
+
+    /// As [`Shared::set_trouble`] for an error of ours.
+    pub(crate) fn set_failed(&self, what: &'static str, error: &Error) {
+        let (reason, damage) = (chain(error), error.damage());
+        self.tell(what, Told { reason, remedy: error.remedy(), damage, at: self.env.now() });
+    }
+
+    fn tell(&self, what: &'static str, told: Told) {
         let mut troubles = self.troubles_now();
-        if troubles.get(what).is_none_or(|known| known.reason != told.reason || known.remedy != remedy) {
+        if troubles.get(what).is_none_or(|known| known.reason != told.reason || known.remedy != told.remedy) {
             let goes_on = told.is_passing();
             tracing::warn!(object = %self.id(), what, reason = %told.reason, goes_on, "trouble");
         }
         troubles.insert(what, told);
         drop(troubles);
         self.news.send_modify(|count| *count += 1);
-    }
-
-    /// As [`Shared::set_trouble`] for an error of ours.
-    pub(crate) fn set_failed(&self, what: &'static str, error: &Error) {
-        self.set_trouble(what, chain(error), error.remedy());
     }
 
     pub(crate) fn clear_trouble(&self, what: &'static str) {
@@ -391,6 +398,7 @@ impl<E: Env> Shared<E> {
             what,
             reason: told.reason.clone(),
             remedy: told.remedy,
+            damage: told.damage,
         };
         troubles.iter().map(trouble).collect()
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::tree;
 use crate::args::Tuning;
-use crate::failure::{Exit, Failure, in_one_line};
+use crate::failure::{Exit, Failure, help, help_of, in_one_line};
 use crate::output::{note, plural};
 use crate::project;
 use crate::session::Session;
@@ -98,8 +98,8 @@ impl News {
     /// Opens what is new in the project and tells of it.
     async fn tell_opened(&mut self, cdc: &Cdc) -> Result<(), Failure> {
         let (new, failed) = cdc.open_all().await?;
-        let failed: BTreeMap<_, _> =
-            failed.into_iter().map(|(id, error)| (id, in_one_line(&error))).collect();
+        let reason = |error: &cdc::Error| with_help(in_one_line(error), help(error));
+        let failed: BTreeMap<_, _> = failed.iter().map(|(id, error)| (id.clone(), reason(error))).collect();
         for (id, reason) in &failed {
             if self.failed.get(id) != Some(reason) {
                 note(&format!("cannot open {id}: {reason}"));
@@ -133,13 +133,22 @@ impl News {
         for ((id, what), trouble) in &stopped {
             if self.stopped.get(&(id.clone(), *what)) != Some(trouble) {
                 let how = if trouble.remedy == cdc::Remedy::Retry { "waiting" } else { "stopped" };
-                note(&format!("{how}: the {what} of {id}: {}", trouble.reason));
+                let told = format!("{how}: the {what} of {id}: {}", trouble.reason);
+                note(&with_help(told, trouble.damage.map(help_of)));
             }
         }
         for (id, what) in self.stopped.keys().filter(|known| !stopped.contains_key(known)) {
             note(&format!("recovered: the {what} of {id}"));
         }
         self.stopped = stopped;
+    }
+}
+
+/// What happened, and what to do about it in a line below.
+fn with_help(told: String, help: Option<&str>) -> String {
+    match help {
+        Some(help) => format!("{told}\n  help: {help}"),
+        None => told,
     }
 }
 
@@ -172,6 +181,7 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     let (project, env) = (cdc.project().clone(), session.env.clone());
     let mut exits = Vec::new();
     let mut reasons = Vec::new();
+    let mut helps = BTreeSet::new();
     let work = async {
         let (_, failed) = cdc.open_all().await?;
         let quiet = cdc.quiet().await;
@@ -187,6 +197,7 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     };
     for (id, error) in failed {
         reasons.push(format!("  cannot open {id}: {}", in_one_line(&error)));
+        helps.extend(help(&error));
         exits.push(Failure::from(error).exit());
     }
     let mut troubles = cdc.troubles();
@@ -197,6 +208,7 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
         let (how, exit) =
             if is_passing { ("waits", Exit::Unreachable) } else { ("has stopped", Exit::Failure) };
         reasons.push(format!("  the {} of {id} {how}: {}", trouble.what, trouble.reason));
+        helps.extend(trouble.damage.map(help_of));
         exits.push(exit);
     }
     if let (Err(error), true) = (quiet, troubles.is_empty()) {
@@ -208,6 +220,8 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     if reasons.is_empty() {
         return Ok(());
     }
+    // Several objects may need the same.
+    reasons.extend(helps.into_iter().map(|help| format!("  help: {help}")));
     let unreachable = exits.iter().all(|exit| *exit == Exit::Unreachable);
     Err(Failure::Incomplete { reasons, exit: if unreachable { Exit::Unreachable } else { Exit::Failure } })
 }

@@ -96,3 +96,21 @@ fn whoever_stops_reading_ends_it_quietly() {
     let ran = replay.close();
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn a_damaged_file_is_named_with_the_way_back() {
+    const LOG: &str = ".cdc/objects/2b/crm.headless.ly~acme/log.db";
+    let mut seen = String::new();
+    for (file, part) in [(LOG, "header"), (LOG, "pages"), ("app.db", "header"), ("app.db", "pages")] {
+        let world = World::with_customers();
+        let mut bytes = fs::read(world.path(file)).unwrap();
+        let range = if part == "header" { 0..100 } else { 4096..bytes.len() };
+        bytes[range].fill(0xa5);
+        fs::write(world.path(file), &bytes).unwrap();
+        seen.push_str(&format!("# the {part} of {file} overwritten\n"));
+        seen.push_str(&world.session(&["run --once", "verify app.db", "tail app.db -o table"]));
+        assert_eq!(fs::read(world.path(file)).unwrap(), bytes, "nothing was written to it");
+        world.start("run").told("help: ");
+    }
+    insta::assert_snapshot!(seen);
+}

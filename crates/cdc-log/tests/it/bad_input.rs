@@ -42,7 +42,7 @@ fn files_that_cannot_be_captured_are_told_apart() {
         assert!(!at(name).with_extension("log").exists(), "no log is made for {name}");
     }
     std::fs::write(at("log"), "this is not a database either, and longer than a header ".repeat(50)).unwrap();
-    assert!(matches!(Log::open(at("log"), &id(), &clock()), Err(Error::NotADatabase { .. })));
+    assert!(matches!(Log::open(at("log"), &id(), &clock()), Err(Error::Damaged { .. })));
 }
 
 #[test]

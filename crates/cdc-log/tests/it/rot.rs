@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cdc_log::{Emit, Error, Log, Tables};
-use cdc_model::{Body, ChangeBody, Epoch, ObjectId, Operation, Origin, Record, Sequence, Timestamp};
+use cdc_log::{Attached, Damage, Emit, Error, Log, Tables};
+use cdc_model::{Body, ChangeBody, Epoch, ObjectId, Operation, Origin, Record, Remedy, Sequence, Timestamp};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use crate::witness::{clock, folder, id};
+use crate::witness::{attach, clock, folder, id};
 
 /// Every so manieth bit of the file is tried; bits of a byte differ in what they do, so that 8 does not divide it.
 const EVERY: usize = 997;
@@ -114,6 +114,58 @@ fn what_a_log_has_lost_is_not_made_anew() {
                 matches!(&refused, Err(Error::Damaged { what: said, .. }) if said == what),
                 "{refused:?}"
             );
+        }
+    }
+}
+
+/// Writes over the header, or over every page after the first.
+fn overwrite(path: &Path, part: &str) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let range = if part == "header" { 0..100 } else { 4096..bytes.len() };
+    bytes.get_mut(range).unwrap().fill(0xa5);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn the_damaged_file_of_an_attached_object_is_named_and_left_alone() {
+    for (part, log_is_it) in [("header", true), ("pages", true), ("header", false), ("pages", false)] {
+        let folder = folder();
+        let (app, attached) = attach(folder.path(), "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+        let (database, log) = (attached.database().to_owned(), attached.log().path().to_owned());
+        app.execute_batch("INSERT INTO t VALUES (1, 'one')").unwrap();
+        drop((app, attached));
+        let damaged = if log_is_it { &log } else { &database };
+        overwrite(damaged, part);
+        let bytes = std::fs::read(damaged).unwrap();
+        let look = |path: &Path| {
+            let mut attached = Attached::open(path, &log, &id(), Tables::All, &clock())?;
+            attached.look()
+        };
+        let refused = look(&database).unwrap_err();
+        let expected = if log_is_it { Damage::Log } else { Damage::Database };
+        assert_eq!(refused.damage(), Some(expected), "{part}: {refused:?}");
+        assert_eq!(refused.remedy(), Remedy::Restore, "{part}: {refused:?}");
+        assert!(refused.to_string().contains(damaged.to_str().unwrap()), "{refused}");
+        assert_eq!(std::fs::read(damaged).unwrap(), bytes, "nothing was written to it");
+    }
+}
+
+#[test]
+fn a_file_that_is_damaged_between_two_looks_is_named() {
+    for (log_is_it, expected) in [(true, Damage::Log), (false, Damage::Database)] {
+        let folder = folder();
+        let (app, mut attached) = attach(folder.path(), "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+        app.execute_batch("INSERT INTO t VALUES (1, 'one')").unwrap();
+        drop(app);
+        attached.look().unwrap();
+        let (database, log) = (attached.database().to_owned(), attached.log().path().to_owned());
+        Connection::open(&log).unwrap().query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
+        Connection::open(&database).unwrap().execute_batch("INSERT INTO t VALUES (2, 'two')").unwrap();
+        overwrite(if log_is_it { &log } else { &database }, "pages");
+        attached.log().release_memory().unwrap();
+        for _ in 0..2 {
+            let refused = attached.look().unwrap_err();
+            assert_eq!(refused.damage(), Some(expected), "{refused:?}");
         }
     }
 }

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cdc::{
-    AttachOptions, Cdc, Clock, Deadline, Env as _, Error, HandleSettings, Object, ObjectId, Project, Remedy,
+    AttachOptions, Cdc, Clock, Damage, Deadline, Env as _, Error, HandleSettings, Object, ObjectId, Project,
+    Remedy,
     Settings, Tables, Tokio,
 };
 use rusqlite::{Connection, OpenFlags};
@@ -200,7 +201,9 @@ async fn a_corrupt_log_fails_alone_when_all_objects_are_opened() {
     let (opened, failed) = cdc.open_all().await.unwrap();
     assert_eq!(opened, 5, "the root and four tenants");
     assert_eq!(failed.len(), 1);
-    assert!(matches!(&failed[0], (id, error) if *id == corrupt && error.remedy() == Remedy::FixRequest));
+    assert!(
+        matches!(&failed[0], (id, error) if *id == corrupt && error.remedy() == Remedy::Restore && error.damage() == Some(Damage::Log))
+    );
 }
 
 fn attach(cdc: &Cdc, folder: &Path, name: &str) -> PathBuf {
@@ -282,11 +285,9 @@ async fn a_corrupt_user_database_is_named_and_left_alone_and_others_go_on() {
     let (_, failed) = cdc.open_all().await.unwrap();
     assert_others_go_on(&tenants, 0).await;
     let troubles = cdc.troubles();
-    let named =
-        troubles.iter().any(|(id, trouble)| id.as_str().ends_with("/corrupt") && trouble.what == "drain")
-            || failed
-                .iter()
-                .any(|(id, error)| id.as_str().ends_with("/corrupt") && !matches!(error, Error::ShutDown));
+    let is_it = |id: &ObjectId, damage| id.as_str().ends_with("/corrupt") && damage == Some(Damage::Database);
+    let named = troubles.iter().any(|(id, trouble)| is_it(id, trouble.damage) && trouble.what == "drain")
+        || failed.iter().any(|(id, error)| is_it(id, error.damage()));
     assert!(named, "{troubles:?} {failed:?}");
     assert_eq!(std::fs::read(&database).unwrap(), bytes, "nothing of ours was written to it");
     drop(cdc);
