@@ -310,12 +310,18 @@ fn of_log(error: &LogError) -> Meaning {
             ),
         ),
         LogError::BelowFloor { .. } => {
-            (Exit::CursorExpired, Some("go on at the floor, or replay, which reads the archive too"))
+            let help = "a replay reads the archive too; a subscriber begins at the floor once `cdc checkpoint set OBJECT NAME` \
+                        has it one sequence before, a consumer with `from_floor`";
+            (Exit::CursorExpired, Some(help))
         }
         LogError::BeyondTail { .. } => {
             (Exit::Usage, Some("choose a position up to the end; `cdc tree` shows where it is"))
         }
         LogError::CheckpointBackwards { .. } => (Exit::Conflict, Some("--force sets it back all the same")),
+        LogError::CheckpointEpoch { .. } => (
+            Exit::CursorExpired,
+            Some("`cdc checkpoint set OBJECT NAME SEQUENCE --force` sets it in this log; 0 takes all of it"),
+        ),
         LogError::CheckpointMoved { .. } => (Exit::Conflict, None),
         LogError::CheckpointFenced { .. } => (
             Exit::Conflict,

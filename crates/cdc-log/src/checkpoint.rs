@@ -5,6 +5,18 @@ use rusqlite::{OptionalExtension as _, params};
 
 use crate::{Error, Log, LogTransaction, Result};
 
+/// By whom a checkpoint is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Remover {
+    /// Somebody without a token: only where nobody has taken it over.
+    #[default]
+    Anybody,
+    /// Who has taken it over, with the token that [`LogTransaction::take_over`] gave.
+    Holder(FenceToken),
+    /// An operator, whoever has taken it over.
+    Operator,
+}
+
 /// What is to be saved of a subscriber, and what must hold for it.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "it only says what to save"]
@@ -30,7 +42,8 @@ impl Save {
     }
 
     /// Goes anywhere and raises the revision, so that whoever saves by what was seen before is refused. An operator
-    /// may force without the token of who has taken the checkpoint over.
+    /// may force without the token of who has taken the checkpoint over. The cursor is one of this log, whatever its
+    /// epoch says.
     pub fn forced(self) -> Self {
         Self { forced: true, ..self }
     }
@@ -61,6 +74,24 @@ impl Log {
             return Ok(());
         }
         Err(Error::CheckpointFenced { subscriber: subscriber.to_owned() })
+    }
+
+    /// An error unless the cursor is one of this log. Without an epoch it is taken for one.
+    pub(crate) fn check_epoch(&self, subscriber: &str, cursor: Cursor) -> Result<()> {
+        let Cursor { sequence: at, epoch: found, .. } = cursor;
+        match found {
+            Some(found) if found != self.epoch => {
+                let subscriber = subscriber.to_owned();
+                Err(Error::CheckpointEpoch { subscriber, at, found, epoch: self.epoch })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// How much of this log a checkpoint says was taken: nothing, where it is of another epoch.
+    pub(crate) fn taken(&self, checkpoint: &Checkpoint) -> Sequence {
+        let is_ours = checkpoint.cursor.epoch.is_none_or(|epoch| epoch == self.epoch);
+        if is_ours { checkpoint.cursor.sequence } else { Sequence::ZERO }
     }
 
     /// The parts of `(after, through]` that a consumer's own transactions appended: first and last sequence of each.
@@ -96,12 +127,16 @@ impl LogTransaction<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::CheckpointFenced`], [`Error::CheckpointMoved`], [`Error::CheckpointBackwards`] unless forced, or
-    /// [`Error::BeyondTail`].
+    /// [`Error::CheckpointFenced`], [`Error::CheckpointMoved`], [`Error::BeyondTail`]; unless forced,
+    /// [`Error::CheckpointBackwards`], and [`Error::CheckpointEpoch`] for a cursor of another epoch, or for one without an
+    /// epoch where there is a checkpoint of another.
     pub fn save_checkpoint(&mut self, subscriber: &str, save: &Save) -> Result<Checkpoint> {
         let Save { cursor, forced, .. } = *save;
         if save.token.is_some() || !forced {
             self.log().check_fence(subscriber, save.token)?;
+        }
+        if !forced {
+            self.log().check_epoch(subscriber, cursor)?;
         }
         let tail = self.tail().sequence;
         if cursor.sequence > tail {
@@ -113,14 +148,18 @@ impl LogTransaction<'_> {
         if save.seen.is_some_and(|seen| seen != seen_of(old.as_ref())) {
             return Err(Error::CheckpointMoved { subscriber: subscriber.to_owned(), at, revision });
         }
-        if !forced && cursor.sequence < at {
+        if let (Some(old), false, None) = (&old, forced, cursor.epoch) {
+            self.log().check_epoch(subscriber, old.cursor)?;
+        }
+        let taken = old.as_ref().map_or(Sequence::ZERO, |old| self.log().taken(old));
+        if !forced && cursor.sequence < taken {
             let to = cursor.sequence;
             return Err(Error::CheckpointBackwards { subscriber: subscriber.to_owned(), at, to });
         }
         let now = self.now();
         let checkpoint = Checkpoint {
             subscriber_id: subscriber.to_owned(),
-            cursor: Cursor { epoch: Some(cursor.epoch.unwrap_or(self.log().epoch)), ..cursor },
+            cursor: Cursor { epoch: Some(self.log().epoch), ..cursor },
             created_at: old.as_ref().map_or(now, |old| old.created_at),
             updated_at: now,
             revision: revision + u64::from(forced && old.is_some()),
@@ -188,8 +227,13 @@ impl LogTransaction<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Sqlite`].
-    pub fn remove_checkpoint(&mut self, subscriber: &str) -> Result<bool> {
+    /// [`Error::CheckpointFenced`] unless it is removed by who has taken it over last, or by an operator.
+    pub fn remove_checkpoint(&mut self, subscriber: &str, by: Remover) -> Result<bool> {
+        match by {
+            Remover::Anybody => self.log().check_fence(subscriber, None)?,
+            Remover::Holder(token) => self.log().check_fence(subscriber, Some(token))?,
+            Remover::Operator => {}
+        }
         self.conn().prepare_cached("DELETE FROM _cdc_fence WHERE subscriber = ?1")?.execute([subscriber])?;
         self.conn().prepare_cached("DELETE FROM _cdc_effect WHERE subscriber = ?1")?.execute([subscriber])?;
         let mut statement =

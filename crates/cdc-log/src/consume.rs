@@ -1,12 +1,24 @@
-use cdc_model::{Cursor, FenceToken, Filter, Record, Tag, mutant};
+use cdc_model::{Cursor, FenceToken, Filter, Record, Sequence, Tag, mutant};
 
 use crate::{Durability, Limit, Log, Result, Save, Tx};
+
+/// Where a subscriber begins that has no checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Begin {
+    /// At the first record there ever was: where it was pruned, that is an error.
+    #[default]
+    First,
+    /// At the oldest record that is still there; those before it were never taken.
+    Floor,
+}
 
 /// Who consumes a log with effects in the log's own database, and what of it.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     /// Whose checkpoint moves.
     pub subscriber: String,
+    /// Where it begins while it has no checkpoint.
+    pub begin: Begin,
     /// With which token, once the checkpoint was taken over; see [`LogTransaction::take_over`](crate::LogTransaction).
     pub token: Option<FenceToken>,
     /// What is handed on; the checkpoint moves over the rest.
@@ -19,7 +31,7 @@ impl Subscription {
     /// All changes, in batches of the default size.
     pub fn new(subscriber: impl Into<String>) -> Self {
         let subscriber = subscriber.into();
-        Self { subscriber, token: None, filter: Filter::ALL, limit: Limit::default() }
+        Self { subscriber, begin: Begin::First, token: None, filter: Filter::ALL, limit: Limit::default() }
     }
 }
 
@@ -42,6 +54,8 @@ impl Log {
     /// # Errors
     ///
     /// What `work` returns; the checkpoint stays then, and the same records come again.
+    /// [`Error::BelowFloor`](crate::Error::BelowFloor) where what comes next was pruned,
+    /// [`Error::CheckpointEpoch`](crate::Error::CheckpointEpoch) with a checkpoint of another epoch,
     /// [`Error::CheckpointFenced`](crate::Error::CheckpointFenced), and
     /// [`Error::CheckpointMoved`](crate::Error::CheckpointMoved) when another process has moved the checkpoint just now.
     pub fn consume<R>(
@@ -52,7 +66,14 @@ impl Log {
         let subscriber = by.subscriber.as_str();
         self.check_fence(subscriber, by.token)?;
         let seen = self.checkpoint(subscriber)?;
-        let after = seen.as_ref().map_or(Cursor::START, |checkpoint| checkpoint.cursor).sequence;
+        let after = match (&seen, by.begin) {
+            (Some(checkpoint), _) => {
+                self.check_epoch(subscriber, checkpoint.cursor)?;
+                checkpoint.cursor.sequence
+            }
+            (None, Begin::First) => Sequence::ZERO,
+            (None, Begin::Floor) => self.below_floor()?.sequence,
+        };
         let limit = Limit { records: by.limit.records.max(1), ..by.limit };
         let batch = self.read(after, limit)?;
         let Some(cursor) = batch.last().map(Record::cursor) else { return Ok(None) };

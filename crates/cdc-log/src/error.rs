@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdc_model::{ObjectId, Remedy, Sequence};
+use cdc_model::{Epoch, ObjectId, Remedy, Sequence};
 
 /// What an operation of this crate gives back.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -159,7 +159,9 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
-    /// The position lies before the oldest readable record. Go on at the floor, or read the archive.
+    /// The position lies before the oldest readable record: older ones were pruned. Replay the archive first, where there
+    /// is one, or begin at the floor: a consumer with [`Begin::Floor`](crate::Begin), anybody with a checkpoint just
+    /// before it.
     #[error("sequence {after} lies below the floor {floor} of this log")]
     BelowFloor {
         /// The position asked for.
@@ -184,6 +186,21 @@ pub enum Error {
         at: Sequence,
         /// Where it was to go.
         to: Sequence,
+    },
+    /// The cursor, or the checkpoint that is there, is of another epoch: the log was made anew, and its sequences count
+    /// other records. Begin anew, and force the checkpoint to where that is.
+    #[error(
+        "checkpoint {subscriber:?}: sequence {at} is of epoch {found}, this log of {epoch}: it was made anew and counts other records; begin anew and force the checkpoint to where that is"
+    )]
+    CheckpointEpoch {
+        /// Whose checkpoint.
+        subscriber: String,
+        /// Where the cursor is in the other epoch.
+        at: Sequence,
+        /// The cursor's epoch.
+        found: Epoch,
+        /// The log's epoch.
+        epoch: Epoch,
     },
     /// A checkpoint is no more where the caller saw it. Get it again and decide anew.
     #[error(
@@ -280,6 +297,7 @@ impl Error {
             | Self::IsALog { .. }
             | Self::BeyondTail { .. }
             | Self::CheckpointBackwards { .. }
+            | Self::CheckpointEpoch { .. }
             | Self::NotAllowed { .. }
             | Self::TransactionGone
             | Self::GivenUp { .. } => Remedy::FixRequest,

@@ -94,7 +94,7 @@ impl Log {
         )?;
         let tail = self.tail().sequence;
         let with_lag = |checkpoint: Checkpoint| {
-            let at = checkpoint.cursor.sequence;
+            let at = self.taken(&checkpoint);
             let since = next.query_row([at.as_i64(), tail.as_i64()], |row| row.get(0)).optional()?;
             let lag = tail.get().saturating_sub(at.get());
             Ok(Subscriber { checkpoint, lag, waiting_since: since.map(Timestamp::new) })

@@ -239,8 +239,8 @@ impl Log {
             return Ok(holds);
         }
         for checkpoint in self.checkpoints()? {
-            let holder = Holder::Subscriber(checkpoint.subscriber_id);
-            holds.push(Hold { holder, through: checkpoint.cursor.sequence });
+            let through = self.taken(&checkpoint);
+            holds.push(Hold { holder: Holder::Subscriber(checkpoint.subscriber_id), through });
         }
         Ok(holds)
     }

@@ -1,5 +1,5 @@
 use cdc_iceberg::Status as ArchiveStatus;
-use cdc_log::{DeadLetter, Limit, Log, Losses, Pruned, Retention, Save};
+use cdc_log::{DeadLetter, Limit, Log, Losses, Pruned, Remover, Retention, Save};
 use cdc_model::{
     Checkpoint, Cursor, FenceToken, Filter, Mark, ObjectId, Record, Sequence, Subscriber, Timestamp,
 };
@@ -175,8 +175,8 @@ impl<E: Env> Reader<E> {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`](crate::Error::Log) with `CheckpointBackwards`, `CheckpointMoved`, `CheckpointFenced` or
-    /// `BeyondTail`.
+    /// [`Error::Log`](crate::Error::Log) with `CheckpointBackwards`, `CheckpointMoved`, `CheckpointFenced`,
+    /// `CheckpointEpoch` or `BeyondTail`.
     pub async fn save_checkpoint(&self, subscriber: &str, save: Save) -> Result<Checkpoint> {
         let subscriber = subscriber.to_owned();
         self.on_log(move |log| {
@@ -200,10 +200,10 @@ impl<E: Env> Reader<E> {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`](crate::Error::Log).
-    pub async fn remove_checkpoint(&self, subscriber: &str) -> Result<bool> {
+    /// [`Error::Log`](crate::Error::Log) with `CheckpointFenced`, unless by who has taken it over last or an operator.
+    pub async fn remove_checkpoint(&self, subscriber: &str, by: Remover) -> Result<bool> {
         let subscriber = subscriber.to_owned();
-        self.on_log(move |log| Ok(log.transact(|log| log.remove_checkpoint(&subscriber))?)).await
+        self.on_log(move |log| Ok(log.transact(|log| log.remove_checkpoint(&subscriber, by))?)).await
     }
 
     /// Prunes once what is over the configured limits and everybody has taken, as far as the log and the archive say: an

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cdc_log::{Consumed, Save, Subscription, Tx};
+use cdc_log::{Begin, Consumed, Remover, Save, Subscription, Tx};
 use cdc_model::{Checkpoint, Cursor, FenceToken, Filter, Record};
 use cdc_net::{Env, Tokio};
 
@@ -36,7 +36,8 @@ impl<E: Env> CheckpointHandle<E> {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`] with `CheckpointBackwards`, `BeyondTail` or `CheckpointFenced`.
+    /// [`Error::Log`] with `CheckpointBackwards`, `BeyondTail`, `CheckpointFenced`, or `CheckpointEpoch` for a cursor of a
+    /// log that was made anew since.
     pub async fn save(&self, cursor: Cursor) -> Result<Checkpoint> {
         self.save_as(Save::at(cursor)).await
     }
@@ -78,11 +79,20 @@ impl<E: Env> CheckpointHandle<E> {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`].
+    /// [`Error::Log`] with `CheckpointFenced` once somebody has taken it over: see [`CheckpointHandle::remove_as`].
     pub async fn remove(&self) -> Result<bool> {
+        self.remove_as(Remover::Anybody).await
+    }
+
+    /// Forgets it as who has taken it over, or as an operator.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] with `CheckpointFenced` once another has taken it over.
+    pub async fn remove_as(&self, by: Remover) -> Result<bool> {
         let subscriber = self.subscriber.clone();
         self.shared
-            .run(move |node| Ok(node.hot.log_mut().transact(|log| log.remove_checkpoint(&subscriber))?))
+            .run(move |node| Ok(node.hot.log_mut().transact(|log| log.remove_checkpoint(&subscriber, by))?))
             .await
     }
 }
@@ -116,6 +126,13 @@ where
         self
     }
 
+    /// Begins at the oldest record that is still there while the subscriber has no checkpoint: those before it were pruned,
+    /// and are in the archive, if there is one.
+    pub const fn from_floor(mut self) -> Self {
+        self.by.begin = Begin::Floor;
+        self
+    }
+
     /// As who has taken the checkpoint over: see [`CheckpointHandle::take_over`].
     pub const fn token(mut self, token: FenceToken) -> Self {
         self.by.token = Some(token);
@@ -127,7 +144,8 @@ where
     /// # Errors
     ///
     /// What the work returns; the checkpoint stays before that batch, and it comes again. [`Error::Log`] with
-    /// `CheckpointFenced` once another has taken the checkpoint over.
+    /// `CheckpointFenced` once another has taken the checkpoint over, with `BelowFloor` when what comes next was pruned: see
+    /// [`Consumer::from_floor`].
     pub async fn run(self) -> Result<Cursor> {
         let Self { object, by, work } = self;
         let work = Arc::new(Mutex::new(work));

@@ -1,4 +1,4 @@
-use cdc::{Checkpoint, Cursor, FenceToken, LogError, Reader, Save, Sequence, Subscriber};
+use cdc::{Checkpoint, Cursor, FenceToken, LogError, Reader, Remover, Save, Sequence, Subscriber};
 use comfy_table::Cell;
 use serde::Serialize;
 
@@ -77,6 +77,12 @@ enum Action {
         object: Target,
         /// The subscriber
         name: String,
+        /// The token of who has taken it
+        #[arg(long, conflicts_with = "force")]
+        token: Option<FenceToken>,
+        /// Whoever has taken it
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -167,9 +173,14 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
             let token = reader.take_over(&name).await?.to_string();
             session.out.rows(&[Taken { subscriber_id: name, token }])
         }
-        Action::Rm { object, name } => {
+        Action::Rm { object, name, token, force } => {
             let reader = session.reader(&object).await?;
-            if !reader.remove_checkpoint(&name).await? {
+            let by = match token {
+                _ if force => Remover::Operator,
+                Some(token) => Remover::Holder(token),
+                None => Remover::Anybody,
+            };
+            if !reader.remove_checkpoint(&name, by).await? {
                 return Err(Failure::NoCheckpoint { id: reader.spec().id.clone(), name });
             }
             note(&format!("{} has forgotten {name:?}", reader.spec().id));

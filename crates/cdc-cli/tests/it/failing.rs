@@ -114,3 +114,27 @@ fn a_damaged_file_is_named_with_the_way_back() {
     }
     insta::assert_snapshot!(seen);
 }
+
+#[test]
+fn a_checkpoint_of_another_log_or_of_somebody_else_is_refused() {
+    let world = World::with_customers();
+    let log = ".cdc/objects/2b/crm.headless.ly~acme/log.db";
+    world.ok("checkpoint set app.db billing 2");
+    world.sql(log, "UPDATE _cdc_checkpoint SET epoch = '1-0000000000000007'");
+    let mut seen = world.session(&[
+        "checkpoint set app.db billing 3",
+        "checkpoint ls app.db -o table",
+        "checkpoint set app.db billing 1 --force",
+        "checkpoint set app.db billing 3",
+    ]);
+    world.ok("checkpoint take app.db billing");
+    seen.push_str(&world.session(&[
+        "checkpoint rm app.db billing",
+        "checkpoint rm app.db billing --token 0123456789abcdef0123456789abcdef",
+        "checkpoint rm app.db billing --force",
+    ]));
+    let taken = world.values("checkpoint take app.db billing");
+    world.ok("checkpoint set app.db billing 1 --force");
+    world.ok(&format!("checkpoint rm app.db billing --token {}", taken[0]["token"].as_str().unwrap()));
+    insta::assert_snapshot!(seen);
+}

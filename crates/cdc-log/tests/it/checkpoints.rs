@@ -1,7 +1,9 @@
 //! Checkpoints and those who consume by them.
 
-use cdc_log::{Consumed, Emit, Error, Limit, Log, Result, Save, Subscription};
-use cdc_model::{Cursor, Record, Remedy, Sequence, Timestamp};
+use cdc_log::{
+    Begin, Consumed, Emit, Error, Hold, Limit, Log, Remover, Result, Retention, Save, Subscription,
+};
+use cdc_model::{Cursor, Epoch, Record, Remedy, Sequence, Timestamp};
 use serde_json::json;
 
 use crate::log::{filled, open, owned};
@@ -13,6 +15,10 @@ fn at(sequence: u64) -> Cursor {
 
 fn save(log: &mut Log, save: &Save) -> Result<u64> {
     log.transact(|log| log.save_checkpoint("s", save)).map(|saved| saved.cursor.sequence.get())
+}
+
+fn remove(log: &mut Log, by: Remover) -> Result<bool> {
+    log.transact(|log| log.remove_checkpoint("s", by))
 }
 
 #[test]
@@ -39,8 +45,8 @@ fn a_checkpoint_advances_keeps_what_is_not_given_and_goes_back_only_by_force() {
     let mut log = open(&path);
     assert_eq!(log.checkpoint("s").unwrap(), Some(forced.clone()));
     assert_eq!(log.checkpoints().unwrap(), [forced]);
-    assert!(log.transact(|log| log.remove_checkpoint("s")).unwrap());
-    assert!(!log.transact(|log| log.remove_checkpoint("s")).unwrap());
+    assert!(remove(&mut log, Remover::Anybody).unwrap());
+    assert!(!remove(&mut log, Remover::Anybody).unwrap());
     assert_eq!(log.checkpoint("s").unwrap(), None);
 }
 
@@ -132,7 +138,7 @@ fn once_a_checkpoint_was_taken_over_only_its_newest_token_saves_it() {
     assert!(matches!(log.consume(&by(Some(first)), |_, _| Ok(())), Err(Error::CheckpointFenced { .. })));
     // An operator needs no token.
     assert_eq!(save(&mut log, &Save::at(at(0)).forced()).unwrap(), 0);
-    assert!(log.transact(|log| log.remove_checkpoint("s")).unwrap());
+    assert!(remove(&mut log, Remover::Operator).unwrap());
     assert!(matches!(save(&mut log, &Save::at(at(1)).token(second)), Err(Error::CheckpointFenced { .. })));
     assert_eq!(save(&mut log, &Save::at(at(1))).unwrap(), 1);
 }
@@ -243,4 +249,97 @@ fn a_subscriber_lags_behind_by_what_it_has_not_taken() {
     let next = log.read(Sequence::new(15), Limit { records: 1, bytes: 1 }).unwrap();
     let lags: Vec<_> = log.subscribers().unwrap().into_iter().map(|s| (s.lag, s.waiting_since)).collect();
     assert_eq!(lags, [(0, None), (5, Some(next[0].timestamp))]);
+}
+
+#[test]
+fn a_checkpoint_that_was_taken_over_is_removed_by_its_newest_token_or_an_operator_only() {
+    let folder = folder();
+    let mut log = filled(&folder.path().join("log"), 20);
+    let by = |token| Subscription { token: Some(token), ..Subscription::new("s") };
+    let first = log.transact(|log| log.take_over("s")).unwrap();
+    log.consume(&by(first), |_, _| Ok(())).unwrap();
+    let second = log.transact(|log| log.take_over("s")).unwrap();
+    let saved = log.checkpoint("s").unwrap();
+    for remover in [Remover::Anybody, Remover::Holder(first)] {
+        let refused = remove(&mut log, remover).unwrap_err();
+        assert!(matches!(refused, Error::CheckpointFenced { .. }), "{refused}");
+        assert_eq!(log.checkpoint("s").unwrap(), saved);
+    }
+    // Its fence is still there.
+    assert!(matches!(log.consume(&by(first), |_, _| Ok(())), Err(Error::CheckpointFenced { .. })));
+    assert!(remove(&mut log, Remover::Holder(second)).unwrap());
+    assert_eq!(log.checkpoint("s").unwrap(), None);
+    // With the checkpoint its fence has gone.
+    assert!(matches!(remove(&mut log, Remover::Holder(second)), Err(Error::CheckpointFenced { .. })));
+    assert!(!remove(&mut log, Remover::Anybody).unwrap());
+}
+
+const EARLIER: Epoch = Epoch { number: 1, nonce: 7 };
+
+/// A checkpoint as it was saved when the log had another epoch.
+fn of_an_earlier_epoch(log: &mut Log, sequence: u64) {
+    save(log, &Save::at(at(sequence))).unwrap();
+    let file = rusqlite::Connection::open(log.path()).unwrap();
+    file.execute("UPDATE _cdc_checkpoint SET epoch = ?1", [EARLIER.to_string()]).unwrap();
+}
+
+#[test]
+fn a_cursor_of_another_epoch_is_saved_by_force_only() {
+    let folder = folder();
+    let mut log = filled(&folder.path().join("log"), 20);
+    let earlier = Cursor { epoch: Some(EARLIER), ..at(5) };
+    for cursor in [earlier, Cursor { epoch: Some(EARLIER), ..at(500) }] {
+        let refused = save(&mut log, &Save::at(cursor)).unwrap_err();
+        assert!(
+            matches!(&refused, Error::CheckpointEpoch { found: EARLIER, epoch, .. } if *epoch == log.epoch()),
+            "{refused}"
+        );
+        assert_eq!(refused.remedy(), Remedy::FixRequest);
+    }
+    assert_eq!(log.checkpoint("s").unwrap(), None);
+    let here = Cursor { epoch: Some(log.epoch()), ..at(3) };
+    assert_eq!(save(&mut log, &Save::at(here)).unwrap(), 3);
+    assert_eq!(save(&mut log, &Save::at(at(4))).unwrap(), 4, "of whichever epoch");
+    assert_eq!(save(&mut log, &Save::at(earlier).forced()).unwrap(), 5);
+    let saved = log.checkpoint("s").unwrap().unwrap();
+    assert_eq!((saved.revision, saved.cursor.epoch), (1, Some(log.epoch())));
+}
+
+#[test]
+fn a_checkpoint_of_an_earlier_epoch_has_taken_nothing_of_this_log() {
+    let folder = folder();
+    let mut log = filled(&folder.path().join("log"), 20);
+    of_an_earlier_epoch(&mut log, 15);
+    let lags: Vec<_> = log.subscribers().unwrap().into_iter().map(|s| s.lag).collect();
+    assert_eq!(lags, [20]);
+    let retention = Retention { max_events: Some(1), ..Retention::ALL };
+    let others: [Hold; 0] = [];
+    let pruned = log.prune(&retention, Timestamp::ZERO, &others).unwrap();
+    assert_eq!((pruned.records, pruned.held.len()), (0, 1), "{pruned:?}");
+    let refused = log.consume(&Subscription::new("s"), |_, _| Ok(())).unwrap_err();
+    assert!(matches!(refused, Error::CheckpointEpoch { found: EARLIER, .. }), "{refused}");
+    // Nobody can say of which epoch this is meant to be.
+    assert!(matches!(save(&mut log, &Save::at(at(16))), Err(Error::CheckpointEpoch { .. })));
+    // Who has read this log knows where it is in it, also before where it was in the other.
+    let here = Cursor { epoch: Some(log.epoch()), ..at(2) };
+    assert_eq!(save(&mut log, &Save::at(here)).unwrap(), 2);
+    log.consume(&Subscription::new("s"), |_, _| Ok(())).unwrap().unwrap();
+    of_an_earlier_epoch(&mut log, 20);
+    assert_eq!(save(&mut log, &Save::at(at(1)).forced()).unwrap(), 1);
+}
+
+#[test]
+fn a_subscriber_without_a_checkpoint_begins_at_the_floor_when_it_is_told_to() {
+    let folder = folder();
+    let mut log = filled(&folder.path().join("log"), 20);
+    log.prune_through(Sequence::new(12)).unwrap();
+    let refused = log.consume(&Subscription::new("s"), |_, _| Ok(())).unwrap_err();
+    assert!(matches!(refused, Error::BelowFloor { floor, .. } if floor == Sequence::new(13)));
+    let by = Subscription { begin: Begin::Floor, ..Subscription::new("s") };
+    let first = |records: &[Record]| Ok(records.first().map(|record| record.sequence.get()));
+    let consumed = log.consume(&by, |_, records| first(records)).unwrap().unwrap();
+    assert_eq!(consumed.done, Some(Some(13)));
+    // Where it has a checkpoint it goes on there, and what goes under its feet is told.
+    save(&mut log, &Save::at(at(3)).forced()).unwrap();
+    assert!(matches!(log.consume(&by, |_, _| Ok(())), Err(Error::BelowFloor { .. })));
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cdc_log::{Attached, Error, Hold, Holder, Limit, Log, Pruned, Retention, Save, Tables};
+use cdc_log::{Attached, Error, Hold, Holder, Limit, Log, Pruned, Remover, Retention, Save, Tables};
 use cdc_model::{Cursor, Fold, Position, Sequence, Timestamp};
 use rusqlite::Connection;
 
@@ -138,7 +138,7 @@ fn a_subscriber_holds_what_it_has_not_taken_and_is_named() {
     save(&mut log, 80);
     assert_eq!(pruned(&mut log, &events(10), &[archived(100)]).held.len(), 1);
     assert_eq!(log.floor().unwrap(), seq(81));
-    log.transact(|log| log.remove_checkpoint("billing")).unwrap();
+    log.transact(|log| log.remove_checkpoint("billing", Remover::Anybody)).unwrap();
     assert_eq!(pruned(&mut log, &events(10), &[archived(100)]).held, []);
     assert_eq!(log.floor().unwrap(), seq(91));
 }

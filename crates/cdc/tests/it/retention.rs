@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cdc::{
-    ArchiveSettings, Cdc, Cursor, Deadline, Env as _, Error, Holder, Object, Project, ReplayError, Retention,
-    RetentionSettings, Sequence, Settings, Tokio,
+    ArchiveSettings, Cdc, Cursor, Deadline, Env as _, Error, Holder, LogError, Object, Project, Remover,
+    ReplayError, Retention, RetentionSettings, Sequence, Settings, Tokio,
 };
 use futures_util::TryStreamExt as _;
 
@@ -122,6 +123,35 @@ async fn a_subscriber_holds_back_what_it_has_not_taken() {
     assert_eq!((pruned.records, pruned.floor.get()), (20, 21));
     let holders: Vec<_> = pruned.held.into_iter().map(|loss| (loss.holder, loss.records)).collect();
     assert_eq!(holders, [(Holder::Subscriber("billing".to_owned()), 26)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_begins_at_the_floor_when_told_to_and_its_checkpoint_goes_with_its_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let cdc = open(folder.path(), settings(keeping(5, NEVER_MS))).await;
+    let root = cdc.object("https://a.b").migrate(CUSTOMERS).capture(["customers"]).open().await.unwrap();
+    insert(&root, 0..30).await;
+    root.settle().await.unwrap();
+    let floor = root.reader().await.unwrap().prune_through(Sequence::new(20)).await.unwrap().floor;
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let token = root.checkpoint("late").take_over().await.unwrap();
+    let consumer = || {
+        let taken = Arc::clone(&taken);
+        let consumer = root.consume("late", move |_, records| {
+            taken.lock().unwrap().extend(records.iter().map(|record| record.sequence));
+            Ok(())
+        });
+        consumer.token(token)
+    };
+    let refused = consumer().run().await.unwrap_err();
+    assert!(matches!(refused, Error::Log(LogError::BelowFloor { .. })), "{refused:?}");
+    assert_eq!(consumer().from_floor().run().await.unwrap().sequence, Sequence::new(31));
+    assert_eq!(taken.lock().unwrap().first(), Some(&floor));
+    let checkpoint = root.checkpoint("late");
+    let refused = checkpoint.remove().await.unwrap_err();
+    assert!(matches!(refused, Error::Log(LogError::CheckpointFenced { .. })), "{refused:?}");
+    assert!(checkpoint.remove_as(Remover::Holder(token)).await.unwrap());
+    assert_eq!(checkpoint.get().await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
