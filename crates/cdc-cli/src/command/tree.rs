@@ -7,7 +7,7 @@ use comfy_table::Cell;
 use serde::Serialize;
 
 use crate::failure::{Failure, in_one_line};
-use crate::output::{Row, note, number};
+use crate::output::{Row, note, number, plural};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,11 @@ Examples:
   cdc tree -o ndjson | jq 'select(.lag > 0)'
 
 TAIL is the newest sequence of an object's log, LAG how much of it the parent does not hold yet, ARCHIVED how far the \
-log is archived. Objects with a parent are archived at their root. -> shows a parent that another process serves.";
+log is archived. Objects with a parent are archived at their root. -> shows a parent that another process serves.
+
+Behind a database stands when the last comparison of all its tables with the log had begun (comparedAt in ndjson): what \
+bypassed capture before is in the log. The audit compares once a day, as [audit] in cdc.toml says. Collisions count how \
+often the application held the database for longer than we waited; what it wrote was captured later.";
 
 /// Show all objects with their parents, and how far each has come
 #[derive(Debug, clap::Args)]
@@ -67,7 +71,7 @@ impl Row for Line {
         let database = match (&self.trouble, &self.attached) {
             (Some(trouble), _) => format!("! {trouble}"),
             (None, Some(path)) if self.detached => format!("{} (detached)", path.display()),
-            (None, Some(path)) => path.display().to_string(),
+            (None, Some(path)) => format!("{}{}", path.display(), self.watched()),
             (None, None) => String::new(),
         };
         let elsewhere = match (&self.context, self.context_at) {
@@ -81,6 +85,16 @@ impl Row for Line {
             number(self.archived),
             Cell::new(database),
         ]
+    }
+}
+
+impl Line {
+    /// How its capture is watched over, for people.
+    fn watched(&self) -> String {
+        let compared = self.compared_at.map(|at| format!("compared {at}"));
+        let collisions = self.collisions.map(|count| plural(count, "collision"));
+        let parts: Vec<_> = compared.into_iter().chain(collisions).collect();
+        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
     }
 }
 

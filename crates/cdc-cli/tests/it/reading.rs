@@ -151,3 +151,18 @@ fn a_project_in_another_folder_is_named_by_flag_or_variable() {
         world.ok("tail app.db")
     );
 }
+
+#[test]
+fn the_tree_shows_the_last_comparison_and_collisions_of_a_database() {
+    let world = World::with_customers();
+    let log = ".cdc/objects/2b/crm.headless.ly~acme/log.db";
+    world.sql(log, "INSERT OR REPLACE INTO _cdc_counter VALUES ('collisions', 1)");
+    let seen = |told: &str| {
+        let tree = world.ok("tree -o table");
+        assert!(tree.contains(&format!("app.db ({told})\n")), "{tree}");
+    };
+    seen("1 collision");
+    world.sql(log, "INSERT OR REPLACE INTO _cdc_meta VALUES ('compared_at', 1705276800000)");
+    world.sql(log, "UPDATE _cdc_counter SET value = 3 WHERE name = 'collisions'");
+    seen("compared 2024-01-15T00:00:00.000Z, 3 collisions");
+}
