@@ -208,7 +208,8 @@ impl Attached {
             return Err(Error::NotFound { path: log.to_owned() });
         }
         let log = Log::open(log, id, clock)?;
-        Ok(Self { database: database.to_owned(), tables, log, healthy_at: None, collisions: 0, patience })
+        let database = database.to_owned();
+        Ok(Self { database, tables, log, healthy_at: None, collisions: 0, patience, damage: None })
     }
 
     /// The log.

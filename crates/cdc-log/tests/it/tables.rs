@@ -19,9 +19,10 @@ pub(crate) struct Features {
 impl Features {
     pub(crate) const CURRENT: Self = Self { version: i32::MAX, mixed: false, itself: false };
 
-    /// Whether a trigger may keep a row that a REPLACE is to remove: 3.26 then keeps both and damages the index.
+    /// Whether a trigger may keep a row that a REPLACE is to remove: 3.26 then keeps both and damages the index, and so
+    /// does 3.40 where an UPDATE moves row ids.
     pub(crate) const fn deletes_ignored(self) -> bool {
-        self.version >= 3_040_000
+        self.version >= 3_050_000
     }
 
     /// Whether an index may have a REAL column. Older ones leave an integer in it as it was written, and take it for a

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use cdc::{
     AttachOptions, Cdc, Clock, Damage, Deadline, Env as _, Error, HandleSettings, Object, ObjectId, Project,
-    Remedy,
-    Settings, Tables, Tokio,
+    Remedy, Settings, Tables, Tokio,
 };
 use rusqlite::{Connection, OpenFlags};
 
