@@ -75,8 +75,8 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
                 if sweeps >= enough {
                     (seen, usage) = (None, Usage::Passing);
                 } else if trim_due && !second_look && seen.as_ref() == Some(&watch.state()) {
+                    // What moved the files is looked at: besides us somebody else may have committed meanwhile.
                     trim_due = trim(&object).await;
-                    seen = Some(watch.state());
                 }
             }
         }

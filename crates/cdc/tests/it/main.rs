@@ -3,6 +3,7 @@
 
 mod attached;
 mod density;
+mod draining;
 mod durability;
 mod failures;
 mod full_disk;

@@ -1,0 +1,150 @@
+//! Draining and trimming of an application's database beside the application.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cdc::{AttachOptions, AuditSettings, Cdc, Clock, Env, Object, ObjectId, Settings, Tables, Tokio};
+use cdc_model::Entropy;
+use cdc_net::{FolderWatch, Watch};
+use rusqlite::Connection;
+
+use crate::failures::until;
+
+/// An application's database with an empty table, not attached yet.
+fn app(folder: &Path) -> (PathBuf, Connection) {
+    let database = folder.join("app.db");
+    let app = Connection::open(&database).unwrap();
+    app.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t(id INTEGER PRIMARY KEY)").unwrap();
+    app.busy_timeout(Duration::from_secs(5)).unwrap();
+    (database, app)
+}
+
+/// Attaches and opens it as an object without a parent.
+async fn attach<E: Env>(cdc: &Cdc<E>, database: PathBuf) -> Object<E> {
+    let id: ObjectId = "https://local/app".parse().unwrap();
+    let options = AttachOptions { database, id: id.clone(), context: None, tables: Tables::All };
+    cdc.project().attach(&options, &Clock::system()).unwrap();
+    cdc.object(id.as_str()).open().await.unwrap()
+}
+
+fn insert(app: &Connection, rows: u32) {
+    let sql = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < ?1) INSERT INTO t SELECT NULL FROM n";
+    app.execute(sql, [rows]).unwrap();
+}
+
+fn captured(app: &Connection) -> i64 {
+    app.query_row("SELECT count(*) FROM _cdc_capture", [], |row| row.get(0)).unwrap()
+}
+
+/// The production environment, in which an application commits between a trim and the next look at the files.
+#[derive(Clone)]
+struct CommitsAfterTrim {
+    tokio: Tokio,
+    app: Arc<Mutex<Application>>,
+}
+
+/// Commits once its captured rows have become fewer.
+struct Application {
+    conn: Connection,
+    captured: i64,
+    has_committed: bool,
+}
+
+impl Application {
+    fn commit_after_trim(&mut self) {
+        if self.captured > 0 && !self.has_committed && captured(&self.conn) < self.captured {
+            insert(&self.conn, 1);
+            self.has_committed = true;
+        }
+    }
+}
+
+struct WatchAfterTrim {
+    files: FolderWatch,
+    app: Arc<Mutex<Application>>,
+}
+
+impl Watch for WatchAfterTrim {
+    type State = <FolderWatch as Watch>::State;
+
+    fn state(&mut self) -> Self::State {
+        self.app.lock().unwrap().commit_after_trim();
+        self.files.state()
+    }
+
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        self.files.changed()
+    }
+}
+
+impl Env for CommitsAfterTrim {
+    type Conn = <Tokio as Env>::Conn;
+    type Listener = <Tokio as Env>::Listener;
+    type Watch = WatchAfterTrim;
+
+    fn now(&self) -> Duration {
+        self.tokio.now()
+    }
+
+    fn clock(&self) -> Clock {
+        self.tokio.clock()
+    }
+
+    fn entropy(&self) -> Entropy {
+        self.tokio.entropy()
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+        self.tokio.sleep(duration)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tokio.spawn(task);
+    }
+
+    fn blocking(&self, job: impl FnOnce() + Send + 'static) {
+        self.tokio.blocking(job);
+    }
+
+    async fn listen(&self, address: SocketAddr) -> io::Result<(Self::Listener, SocketAddr)> {
+        self.tokio.listen(address).await
+    }
+
+    async fn accept(&self, listener: &mut Self::Listener) -> io::Result<(Self::Conn, SocketAddr)> {
+        self.tokio.accept(listener).await
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<Self::Conn> {
+        self.tokio.connect(address).await
+    }
+
+    fn watch(&self, database: &Path) -> WatchAfterTrim {
+        WatchAfterTrim { files: self.tokio.watch(database), app: Arc::clone(&self.app) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_during_a_trim_is_drained_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, conn) = app(folder.path());
+    let app = Arc::new(Mutex::new(Application { conn, captured: 0, has_committed: false }));
+    let env = CommitsAfterTrim { tokio: Tokio::current(), app: Arc::clone(&app) };
+    // An audit would drain it, too.
+    let audit = AuditSettings { interval_ms: 0, ..AuditSettings::default() };
+    let settings = Settings { audit, ..Settings::default() };
+    let cdc = Cdc::builder_in(folder.path(), env).settings(settings).open().await.unwrap();
+    let object = attach(&cdc, database).await;
+    {
+        let mut app = app.lock().unwrap();
+        insert(&app.conn, 600);
+        app.captured = captured(&app.conn);
+    }
+    until(async || app.lock().unwrap().has_committed).await;
+    // The shape of the table, 600 rows, and one more.
+    until(async || object.cursor().await.unwrap().sequence.get() == 602).await;
+    cdc.stop().await;
+}
