@@ -44,6 +44,9 @@ pub struct Attached {
 /// The counter of how often others held the database for longer than we waited.
 const COLLISIONS: &str = "collisions";
 
+/// So many of them are kept back at most while the database stays locked: each time they are counted costs a sync.
+const COLLISIONS_HELD_MAX: u64 = 25;
+
 /// A database's schema: its cookie, how many objects it has, and a digest of their texts in their order.
 ///
 /// Two copies of one database can come to the same cookie by different ways. A trigger that was dropped and made
@@ -279,12 +282,31 @@ impl Attached {
 
     fn look_and(&mut self, compare: Compare) -> Result<Look> {
         let looked = self.look_once(compare);
-        self.collisions += u64::from(looked.as_ref().is_err_and(Error::is_busy));
+        match &looked {
+            Ok(_) => self.count_collisions()?,
+            Err(error) if error.is_busy() => self.collide()?,
+            Err(_) => {}
+        }
         self.blame(looked)
     }
 
     fn blame<R>(&mut self, done: Result<R>) -> Result<R> {
         damage::blame(&mut self.damage, &self.log, &self.database, done)
+    }
+
+    fn collide(&mut self) -> Result<()> {
+        self.collisions += 1;
+        if self.collisions < COLLISIONS_HELD_MAX { Ok(()) } else { self.count_collisions() }
+    }
+
+    /// Writes to the log what no drain has taken along.
+    fn count_collisions(&mut self) -> Result<()> {
+        let collisions = self.collisions;
+        if collisions > 0 {
+            self.log.transact(|log| log.count(COLLISIONS, collisions))?;
+            self.collisions = 0;
+        }
+        Ok(())
     }
 
     fn look_once(&mut self, compare: Compare) -> Result<Look> {
@@ -422,10 +444,14 @@ impl Attached {
         };
         match self.trim_once(mark) {
             Err(error) if error.is_busy() => {
-                self.collisions += 1;
+                self.collide()?;
                 Ok(Trimmed::Busy)
             }
-            other => self.blame(other.map(Trimmed::Rows)),
+            other => {
+                let rows = self.blame(other)?;
+                self.count_collisions()?;
+                Ok(Trimmed::Rows(rows))
+            }
         }
     }
 
@@ -498,6 +524,13 @@ impl Attached {
         let user = self.open_database(store::BUSY_TIMEOUT)?;
         crate::verify::compare_rows(&user, self.log.id(), fold)
             .map_err(|error| error.of_database(&self.database))
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // A log that takes nothing just now, or any more, goes without these few.
+        drop(self.count_collisions());
     }
 }
 

@@ -138,3 +138,16 @@ fn a_checkpoint_of_another_log_or_of_somebody_else_is_refused() {
     world.ok(&format!("checkpoint rm app.db billing --token {}", taken[0]["token"].as_str().unwrap()));
     insta::assert_snapshot!(seen);
 }
+
+#[test]
+fn a_database_that_stays_locked_leaves_a_run_undone_and_is_named() {
+    let world = World::with_customers();
+    let app = rusqlite::Connection::open(world.path("app.db")).unwrap();
+    // The triggers must be made anew, for which there is no lock to be had.
+    app.execute_batch("ALTER TABLE customers ADD COLUMN since; BEGIN IMMEDIATE").unwrap();
+    let ran = world.cdc("run --once");
+    assert_eq!(ran.code, Some(7), "{}", ran.stderr);
+    assert!(ran.stderr.contains("app.db has been locked for more than 5 s"), "{}", ran.stderr);
+    app.execute_batch("COMMIT").unwrap();
+    world.ok("run --once");
+}

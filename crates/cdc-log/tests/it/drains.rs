@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use cdc_log::{Attached, Error, Log, Tables};
+use cdc_log::{Attached, Error, Log, Tables, Trimmed};
 use cdc_model::{Body, ChangeBody, Operation, Timestamp};
 use rusqlite::Connection;
 
@@ -108,6 +108,33 @@ fn a_lock_held_for_a_while_is_waited_for_and_one_held_too_long_is_told() {
     assert_eq!(attached.trim().unwrap().rows(), 0);
     app.execute_batch("COMMIT").unwrap();
     assert_eq!(attached.look().unwrap().drained.records, 1);
+}
+
+#[test]
+fn collisions_are_counted_while_the_lock_is_held_and_when_nothing_is_drained_after_it() {
+    let folder = folder();
+    let (app, attached) = attach(folder.path(), "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    drop(attached);
+    app.query_row("PRAGMA journal_mode=delete", [], |_| Ok(())).unwrap();
+    let (database, log) = (folder.path().join("app.db"), folder.path().join("log"));
+    let open =
+        || Attached::open_within(Duration::ZERO, &database, &log, &id(), Tables::All, &clock()).unwrap();
+    let counted = || Log::open(&log, &id(), &clock()).unwrap().counter("collisions").unwrap();
+    let mut attached = open();
+    app.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    for _ in 0..30 {
+        assert!(attached.look().unwrap_err().is_busy());
+    }
+    assert_eq!(counted(), 25);
+    drop(attached);
+    assert_eq!(counted(), 30);
+    app.execute_batch("COMMIT").unwrap();
+    let mut attached = open();
+    app.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert!(attached.look().unwrap_err().is_busy());
+    assert_eq!(attached.trim().unwrap(), Trimmed::Busy);
+    app.execute_batch("COMMIT").unwrap();
+    assert_eq!((attached.look().unwrap().drained.records, counted()), (0, 32));
 }
 
 const FULL_DISK: &str = "CDC_CHILD_FULL_DISK";

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cdc::{AttachOptions, AuditSettings, Cdc, Clock, Env, Object, ObjectId, Settings, Tables, Tokio};
+use cdc::{AttachOptions, AuditSettings, Cdc, Clock, Env, Error, Object, ObjectId, Settings, Tables, Tokio};
 use cdc_model::Entropy;
 use cdc_net::{FolderWatch, Watch};
 use rusqlite::Connection;
@@ -146,5 +146,28 @@ async fn what_is_committed_during_a_trim_is_drained_at_once() {
     until(async || app.lock().unwrap().has_committed).await;
     // The shape of the table, 600 rows, and one more.
     until(async || object.cursor().await.unwrap().sequence.get() == 602).await;
+    cdc.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_is_held_for_long_is_told_and_nobody_waits_for_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, app) = app(folder.path());
+    app.execute_batch("PRAGMA journal_mode = delete").unwrap();
+    let cdc = Cdc::builder(folder.path()).open().await.unwrap();
+    let object = attach(&cdc, database).await;
+    cdc.quiet().await.unwrap();
+    app.execute_batch("PRAGMA locking_mode = exclusive").unwrap();
+    insert(&app, 1);
+    let late = Tokio::current();
+    let quiet =
+        tokio::select! { quiet = cdc.quiet() => quiet, () = late.sleep(Duration::from_secs(20)) => Ok(()) };
+    let told = quiet.unwrap_err();
+    assert!(matches!(&told, Error::Waiting { what: "drain", .. }), "{told}");
+    assert!(told.to_string().contains("app.db has been locked for more than 5 s"), "{told}");
+    app.execute_batch("PRAGMA locking_mode = normal; SELECT count(*) FROM t").unwrap();
+    until(async || cdc.troubles().is_empty()).await;
+    // The shape of the table, and its row.
+    assert_eq!(object.cursor().await.unwrap().sequence.get(), 2);
     cdc.stop().await;
 }
