@@ -128,7 +128,8 @@ warehouse = {warehouse}
 # operations = []                # of "INSERT", "UPDATE", "DELETE"
 
 [capture]
-# When drained rows are removed from applications' databases: "idle", a second after the last commit of others, or "never".
+# When drained rows are removed from applications' databases: "idle", a second after the last commit of others; "always",
+# also while others commit, a few at a time, which asks them for a busy timeout; or "never".
 # trim = "idle"
 
 [audit]

@@ -9,17 +9,12 @@ use crate::comparison::Comparison;
 use crate::drain::{self, Compare, Drained, From, Outcome, Source};
 use crate::foreign::{check_owner, is_a_log, open_database, open_waiting};
 use crate::transaction::{CaptureRow, LogTransaction};
+use crate::trim::{self, TRIMS, Trimmed, trims};
 use crate::verify::{CompareRows, RowDifference};
 use crate::{Damage, Error, Log, Result, damage, restored, store};
 
 /// A look begins anew so often when the application changes the schema meanwhile.
 pub(crate) const HEALS_MAX: usize = 3;
-
-/// Capture rows that have been drained are trimmed once there are this many.
-const TRIM_ROWS_MIN: i64 = 256;
-
-/// One trimming transaction removes at most this many, so that the application's writers hardly wait.
-const TRIM_ROWS_MAX: i64 = 2000;
 
 /// A database that other processes write: its changes are captured by triggers in it and drained into a [`Log`]
 /// in a file of ours.
@@ -126,26 +121,8 @@ pub struct Look {
     pub healed: Option<Installed>,
     /// Whether the database turned out to be an older copy of itself.
     pub restored: bool,
-}
-
-/// What one trimming did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trimmed {
-    /// So many rows were removed.
-    Rows(u64),
-    /// Somebody else held the database.
-    Busy,
-}
-
-impl Trimmed {
-    /// How many rows were removed.
-    #[must_use]
-    pub const fn rows(self) -> u64 {
-        match self {
-            Self::Rows(rows) => rows,
-            Self::Busy => 0,
-        }
-    }
+    /// How many rows are drained that are still in the database; see [`Attached::trim`].
+    pub untrimmed: u64,
 }
 
 impl Attached {
@@ -323,7 +300,12 @@ impl Attached {
         let mut look = Look::default();
         for _ in 0..HEALS_MAX {
             user.execute_batch("BEGIN")?;
-            let done = self.look_in(user, &mut look, compare);
+            let done = self.look_in(user, &mut look, compare).and_then(|done| {
+                if done {
+                    look.untrimmed = trim::untrimmed(user, drain::mark(&self.log.conn)?)?;
+                }
+                Ok(done)
+            });
             user.execute_batch("ROLLBACK")?;
             if done? {
                 return Ok(look);
@@ -439,10 +421,23 @@ impl Attached {
     ///
     /// [`Error::Sqlite`] other than a held lock.
     pub fn trim(&mut self) -> Result<Trimmed> {
+        self.trim_within(Duration::ZERO)
+    }
+
+    /// As [`Attached::trim`], and waits as long as a look for somebody else who is writing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Attached::trim`].
+    pub fn trim_waiting(&mut self) -> Result<Trimmed> {
+        self.trim_within(self.patience)
+    }
+
+    fn trim_within(&mut self, patience: Duration) -> Result<Trimmed> {
         let Some(mark) = drain::mark(&self.log.conn)? else {
             return Ok(Trimmed::Rows(0));
         };
-        match self.trim_once(mark) {
+        match self.trim_once(mark, patience) {
             Err(error) if error.is_busy() => {
                 self.collide()?;
                 Ok(Trimmed::Busy)
@@ -459,30 +454,11 @@ impl Attached {
         open_waiting(&self.database, patience).map_err(|error| error.of_database(&self.database))
     }
 
-    fn trim_once(&mut self, mark: CaptureRow) -> Result<u64> {
-        let user = self.open_database(Duration::ZERO)?;
-        let trimmed = self.trim_at(&user, mark);
+    fn trim_once(&mut self, mark: CaptureRow, patience: Duration) -> Result<u64> {
+        let user = self.open_database(patience)?;
+        let trimmed = self.check_owner(&user).and_then(|()| trim::step(&user, &mut self.log, mark));
         user.close().map_err(|(_, error)| error)?;
         trimmed
-    }
-
-    fn trim_at(&mut self, user: &Connection, mark: CaptureRow) -> Result<u64> {
-        self.check_owner(user)?;
-        if mark_state(user, Some(mark))? != MarkState::Agrees {
-            return Ok(0);
-        }
-        let oldest: i64 = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
-        if mark.seq.saturating_sub(oldest) < TRIM_ROWS_MIN {
-            return Ok(0);
-        }
-        // Counted here before there, so that a log that is older than a trim can be told.
-        let count = trims(&self.log.conn)? + 1;
-        self.log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
-        user.execute_batch("BEGIN IMMEDIATE")?;
-        let upto = mark.seq.min(oldest + TRIM_ROWS_MAX);
-        let removed = trim_in(user, mark, upto, count);
-        user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        removed
     }
 
     /// Runs `work` on log and database at one moment at which nothing waits to be drained, with a comparison of the
@@ -582,14 +558,14 @@ impl Start {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MarkState {
+pub(crate) enum MarkState {
     /// The row at the mark is the one that was drained, or nothing was drained yet.
     Agrees,
     /// It is another row or gone. `oldest` is the oldest row there is.
     Differs { oldest: Option<i64> },
 }
 
-fn mark_state(user: &Connection, mark: Option<CaptureRow>) -> Result<MarkState> {
+pub(crate) fn mark_state(user: &Connection, mark: Option<CaptureRow>) -> Result<MarkState> {
     let oldest: Option<i64> = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
     let agrees = match mark {
         Some(mark) => {
@@ -611,20 +587,4 @@ fn has_rows_after(user: &Connection, mark: Option<CaptureRow>) -> Result<bool> {
 pub(crate) fn has_capture_rows(user: &Connection) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM _cdc_capture)";
     Ok(capture::is_prepared(user)? && user.query_row(sql, [], |row| row.get(0))?)
-}
-
-/// How often drained rows were trimmed, as the log and as the database know it.
-const TRIMS: &str = "trims";
-
-fn trims(conn: &Connection) -> Result<i64> {
-    Ok(store::meta_of_others(conn, TRIMS)?.unwrap_or_default())
-}
-
-fn trim_in(user: &Connection, mark: CaptureRow, upto: i64, count: i64) -> Result<u64> {
-    if mark_state(user, Some(mark))? != MarkState::Agrees {
-        return Ok(0);
-    }
-    let removed = user.execute("DELETE FROM _cdc_capture WHERE seq < ?1", [upto])?;
-    store::put_meta(user, TRIMS, count)?;
-    Ok(u64::try_from(removed).unwrap_or_default())
 }

@@ -31,7 +31,7 @@
 //! ```
 
 mod attached;
-pub use attached::{AttachReport, Attached, Look, Trimmed};
+pub use attached::{AttachReport, Attached, Look};
 mod capture;
 pub use capture::{Installed, Tables};
 mod checkpoint;
@@ -72,5 +72,7 @@ mod store;
 mod template;
 mod transaction;
 pub use transaction::{Link, LogTransaction};
+mod trim;
+pub use trim::Trimmed;
 mod verify;
 pub use verify::{CompareRows, RowDifference, Verified};

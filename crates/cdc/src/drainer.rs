@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_log::Trimmed;
+use cdc_log::{Attached, Trimmed};
 use cdc_model::Remedy;
 use cdc_net::{Env, Watch as _};
 
+use crate::Error;
 use crate::node::Hot;
 use crate::settings::Trim;
 use crate::shared::{Shared, stopped};
 use crate::slot::Usage;
-use crate::{Error, Result};
 
 /// A wake-up can come before the commit is visible, so one more look follows after this long.
 const SECOND_LOOK: Duration = Duration::from_millis(15);
@@ -32,16 +32,27 @@ const RETRY: Duration = Duration::from_millis(200);
 /// That somebody else holds the database locked is told once all looks have found it so for this long.
 const LOCKED_MAX: Duration = Duration::from_secs(5);
 
-/// Drained rows are trimmed after this long without a foreign commit.
+/// Drained rows are trimmed after this long without a foreign commit; with [`Trim::Always`] what has come since the last
+/// trim is.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
+
+/// While the application commits, it has the database to itself for so many times as long as a trim has taken, ...
+const TRIM_PAUSE_FACTOR: u32 = 4;
+
+/// ... and at least for so long.
+const TRIM_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// More drained rows than these in a database whose application never rests are told of.
+const UNTRIMMED_MAX: u64 = 1_000_000;
 
 pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, trims: Trim) {
     let mut watch = object.env.watch(&database);
     let (mut stop, mut flush) = (object.stop.subscribe(), object.flush.subscribe());
     let mut seen = None;
     let asked = *flush.borrow_and_update();
-    let (mut second_look, mut trim_due, mut sweeps) = (false, false, 0);
-    let mut drainer = Drainer { object, database, usage: Usage::Use, asked, locked_since: None };
+    let (mut second_look, mut sweeps) = (false, 0);
+    let trims = Trims { when: trims, is_due: false, not_before: Duration::ZERO };
+    let mut drainer = Drainer { object, database, usage: Usage::Use, asked, locked_since: None, trims };
     loop {
         let now = watch.state();
         if seen.as_ref().is_some_and(|seen| *seen != now) {
@@ -50,9 +61,11 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
         if seen.as_ref() != Some(&now) || second_look {
             second_look = seen.as_ref() != Some(&now);
             seen = Some(now);
-            trim_due = trims == Trim::Idle;
+            drainer.trims.is_due = drainer.trims.when != Trim::Never;
             sweeps = 0;
-            if !drainer.look_until_quiet().await {
+            if drainer.look_until_quiet().await {
+                drainer.trim_beside().await;
+            } else {
                 seen = None;
             }
         }
@@ -60,10 +73,8 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
             RETRY
         } else if second_look {
             SECOND_LOOK
-        } else if trim_due {
-            TRIM_AFTER
         } else {
-            SWEEP
+            drainer.trims.pause(drainer.object.env.now())
         };
         tokio::select! {
             biased;
@@ -77,12 +88,40 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
                 sweeps += 1;
                 if sweeps >= drainer.sweeps_per_look() {
                     (seen, drainer.usage) = (None, Usage::Passing);
-                } else if trim_due && !second_look && seen.as_ref() == Some(&watch.state()) {
+                } else if drainer.trims.is_due && !second_look && seen.as_ref() == Some(&watch.state()) {
                     // What moved the files is looked at: besides us somebody else may have committed meanwhile.
-                    trim_due = drainer.trim().await;
+                    drainer.trim(Attached::trim).await;
                 }
             }
         }
+    }
+}
+
+/// When drained rows are removed.
+#[derive(Clone, Copy)]
+struct Trims {
+    when: Trim,
+    /// Whether there may be some to remove.
+    is_due: bool,
+    /// While the application commits, not before then.
+    not_before: Duration,
+}
+
+impl Trims {
+    /// How long nothing is to be done while nothing happens to the database.
+    fn pause(&self, now: Duration) -> Duration {
+        match self.when {
+            Trim::Idle if self.is_due => TRIM_AFTER,
+            Trim::Always if self.is_due => self.not_before.saturating_sub(now),
+            Trim::Idle | Trim::Always | Trim::Never => SWEEP,
+        }
+    }
+
+    /// What a trim that has taken so long until now came to. The application has its turn after it.
+    fn done(&mut self, trimmed: Trimmed, took: Duration, now: Duration) {
+        self.is_due = trimmed != Trimmed::Rows(0);
+        let pause = if self.is_due { (took * TRIM_PAUSE_FACTOR).max(TRIM_PAUSE_MIN) } else { TRIM_AFTER };
+        self.not_before = now + pause;
     }
 }
 
@@ -96,6 +135,7 @@ struct Drainer<E: Env> {
     asked: u64,
     /// Since when every look has found the database locked.
     locked_since: Option<Duration>,
+    trims: Trims,
 }
 
 impl<E: Env> Drainer<E> {
@@ -122,10 +162,12 @@ impl<E: Env> Drainer<E> {
                 Ok(look) => {
                     self.locked_since = None;
                     self.object.clear_trouble("drain");
+                    self.note_untrimmed(look.as_ref().map_or(0, |look| look.untrimmed));
                     if look.is_none_or(|look| !look.drained.more) {
                         self.object.quiet_looks.send_replace(self.asked);
                         return true;
                     }
+                    self.trim_beside().await;
                 }
                 Err(Error::ShutDown) => return true,
                 Err(error) if is_locked(&error) => {
@@ -156,23 +198,41 @@ impl<E: Env> Drainer<E> {
         }
     }
 
-    /// Trims one step. Gives whether there is more to trim.
-    async fn trim(&self) -> bool {
-        let trimmed: Result<Trimmed> = self
-            .object
-            .run_as(Usage::Passing, |node| match &mut node.hot {
-                Hot::Attached(attached) => Ok(attached.trim()?),
-                Hot::Owned(_) => Ok(Trimmed::Rows(0)),
-            })
-            .await;
-        match trimmed {
-            Ok(Trimmed::Rows(rows)) => rows > 0,
-            Ok(Trimmed::Busy) => true,
-            Err(error) => {
-                tracing::warn!(object = %self.object.id(), %error, "drained rows could not be trimmed");
-                false
-            }
+    /// Where only an application that rests lets go of drained rows, too many of them are told of.
+    fn note_untrimmed(&self, rows: u64) {
+        if self.trims.when != Trim::Idle || rows <= UNTRIMMED_MAX {
+            return self.object.clear_trouble("trim");
         }
+        let reason = format!(
+            "more than {UNTRIMMED_MAX} drained rows wait in {} for a second in which its application commits nothing; if it \
+             has a busy timeout, `trim = \"always\"` in cdc.toml removes them beside it",
+            self.database.display()
+        );
+        self.object.set_trouble("trim", reason, Remedy::Retry);
+    }
+
+    /// Trims one step beside an application that commits, if it is time.
+    async fn trim_beside(&mut self) {
+        let Trims { when, is_due, not_before } = self.trims;
+        if when == Trim::Always && is_due && self.object.env.now() >= not_before {
+            self.trim(Attached::trim_waiting).await;
+        }
+    }
+
+    /// Trims one step.
+    async fn trim(&mut self, trim: impl FnOnce(&mut Attached) -> cdc_log::Result<Trimmed> + Send + 'static) {
+        let env = &self.object.env;
+        let began = env.now();
+        let trimmed = self.object.run_as(Usage::Passing, |node| match &mut node.hot {
+            Hot::Attached(attached) => Ok(trim(attached)?),
+            Hot::Owned(_) => Ok(Trimmed::Rows(0)),
+        });
+        let trimmed = trimmed.await.unwrap_or_else(|error| {
+            tracing::warn!(object = %self.object.id(), %error, "drained rows could not be trimmed");
+            Trimmed::Rows(0)
+        });
+        let now = env.now();
+        self.trims.done(trimmed, now.saturating_sub(began), now);
     }
 }
 

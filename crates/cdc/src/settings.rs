@@ -271,9 +271,13 @@ pub struct CaptureSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Trim {
-    /// Once nobody else has committed for a second.
+    /// Once nobody else has committed for a second: an application without a busy timeout sees no error. Beside one that
+    /// never rests so long they stay, and the database grows.
     #[default]
     Idle,
+    /// Also while others commit, a few at a time with pauses several times as long: for an application with a busy
+    /// timeout, whose commits then wait for some milliseconds now and then.
+    Always,
     /// Never: the database is written only to install triggers, and grows.
     Never,
 }

@@ -117,7 +117,7 @@ const STAGES_MISSING: &str = "stages decided here before and were not set since 
 /// Why a driver does not go on by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// `link`, `archive`, `drain`, `audit`, `intake`, `stages` or `sync`.
+    /// `link`, `archive`, `drain`, `trim`, `audit`, `intake`, `stages` or `sync`.
     pub what: &'static str,
     /// Why, in words.
     pub reason: String,

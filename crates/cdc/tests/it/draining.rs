@@ -1,18 +1,27 @@
 //! Draining and trimming of an application's database beside the application.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the applications that write beside the engine are not its tasks"
+)]
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cdc::{AttachOptions, AuditSettings, Cdc, Clock, Env, Error, Object, ObjectId, Settings, Tables, Tokio};
+use cdc::{
+    AttachOptions, AuditSettings, CaptureSettings, Cdc, Clock, Env, Error, Object, ObjectId, Settings,
+    Tables, Tokio, Trim,
+};
 use cdc_model::Entropy;
 use cdc_net::{FolderWatch, Watch};
 use rusqlite::Connection;
+use tempfile::TempDir;
 
-use crate::failures::until;
+use crate::failures::{Stop, until};
 
 /// An application's database with an empty table, not attached yet.
 fn app(folder: &Path) -> (PathBuf, Connection) {
@@ -169,5 +178,88 @@ async fn a_lock_that_is_held_for_long_is_told_and_nobody_waits_for_its_end() {
     until(async || cdc.troubles().is_empty()).await;
     // The shape of the table, and its row.
     assert_eq!(object.cursor().await.unwrap().sequence.get(), 2);
+    cdc.stop().await;
+}
+
+fn trimming(trim: Trim) -> Settings {
+    Settings { capture: CaptureSettings { trim }, ..Settings::default() }
+}
+
+/// An engine beside an application that commits all the time, with a busy timeout.
+struct Steady {
+    cdc: Cdc,
+    /// Looks into the application's database.
+    reader: Connection,
+    stop: Stop,
+    writer: tokio::task::JoinHandle<u32>,
+    _folder: TempDir,
+}
+
+impl Steady {
+    async fn begin(trim: Trim) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, app) = app(folder.path());
+        let cdc = Cdc::builder(folder.path()).settings(trimming(trim)).open().await.unwrap();
+        attach(&cdc, database.clone()).await;
+        let (stop, reader) = (Stop::default(), Connection::open(database).unwrap());
+        let stopped = Arc::clone(&stop.0);
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut commits = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                insert(&app, 50);
+                commits += 1;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            commits
+        });
+        Self { cdc, reader, stop, writer, _folder: folder }
+    }
+
+    /// How many rows were captured so far, and how many of them are there.
+    fn rows(&self) -> (i64, i64) {
+        let sql = "SELECT max(seq), count(*) FROM _cdc_capture";
+        self.reader.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    }
+
+    async fn end(self) {
+        drop(self.stop);
+        assert!(self.writer.await.unwrap() > 0);
+        self.cdc.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drained_rows_go_beside_a_steady_writer_who_sees_no_error_if_they_are_to_and_else_stay() {
+    let always = Steady::begin(Trim::Always).await;
+    let never = Steady::begin(Trim::Never).await;
+    until(async || {
+        let (captured, there) = always.rows();
+        captured > 10_000 && there < captured / 2
+    })
+    .await;
+    until(async || never.rows().0 > 5000).await;
+    let (captured, there) = never.rows();
+    assert_eq!(there, captured);
+    always.end().await;
+    never.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_drained_rows_that_wait_for_the_application_to_rest_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, app) = app(folder.path());
+    let cdc = Cdc::builder(folder.path()).open().await.unwrap();
+    attach(&cdc, database).await;
+    insert(&app, 300);
+    cdc.quiet().await.unwrap();
+    // Counts for as many rows as positions.
+    app.execute("INSERT INTO _cdc_capture(seq, ts, op, tbl, nonce) VALUES (2000000, 0, 'B', 0, 7)", [])
+        .unwrap();
+    let told = async || {
+        let mut told = cdc.troubles().into_iter().map(|(_, trouble)| trouble);
+        told.find(|trouble| trouble.what == "trim")
+    };
+    until(async || told().await.is_some_and(|trouble| trouble.reason.contains("trim = \"always\""))).await;
+    until(async || captured(&app) == 1 && told().await.is_none()).await;
     cdc.stop().await;
 }

@@ -49,7 +49,7 @@ async fn attached(cdc: &Cdc, folder: &Path) -> (Object, AttachOptions, Connectio
 
 /// Ends a writer when it goes, also when the test fails.
 #[derive(Default)]
-struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Stop {
     fn drop(&mut self) {
