@@ -5,7 +5,7 @@ use cdc_model::{Clock, Digest, Fold, ObjectId, Sequence, Timestamp, mutant};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
-use crate::comparison::Comparison;
+use crate::comparison::{Comparison, Remaining};
 use crate::drain::{self, Compare, Drained, From, Outcome, Source};
 use crate::foreign::{check_owner, is_a_log, open_database, open_waiting};
 use crate::transaction::{CaptureRow, LogTransaction};
@@ -489,6 +489,19 @@ impl Attached {
                 |fold: &Fold| crate::verify::compare_rows(&user, log.id(), fold).map_err(of_database);
             work(log, &compare).map(Some)
         })
+    }
+
+    /// What is left of the taking up of rows that were there, or of a comparison that is needed. Looks do it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`] with [`Error::is_busy`] when the application holds its lock too long.
+    pub fn remaining(&self) -> Result<Remaining> {
+        let user = open_waiting(&self.database, self.patience)?;
+        user.execute_batch("BEGIN")?;
+        let remaining = Comparison::read(&self.log.conn)?.remaining(&user, &self.log.conn)?;
+        user.close().map_err(|(_, error)| error)?;
+        Ok(remaining)
     }
 
     /// Compares the live tables with a fold of this object's history: the first difference, or `None`.

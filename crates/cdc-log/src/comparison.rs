@@ -16,7 +16,7 @@ use crate::capture::{self, CapturedTable, Found};
 use crate::drain::Drained;
 use crate::live::{LiveRow, LiveRows};
 use crate::transaction::{CaptureRow, LogTransaction};
-use crate::{Log, Result, documents, store};
+use crate::{Log, Result, documents, drain, store};
 
 /// What a comparison that is under way is kept under in the log.
 const STATE: &str = "comparison";
@@ -59,6 +59,15 @@ impl Default for Place {
     fn default() -> Self {
         Self::Rows(None)
     }
+}
+
+/// What is left of the taking up of rows that were there, or of a comparison that is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remaining {
+    /// Tables whose rows are still to be compared with the log.
+    pub tables: Vec<String>,
+    /// The rows of these, from where the comparison stands.
+    pub rows: u64,
 }
 
 /// What asks for a comparison of all tables.
@@ -170,6 +179,27 @@ impl Comparison {
         if folded.is_none() && self.backfilled.contains(table) { Tag::Snapshot } else { Tag::Reconciled }
     }
 
+    /// What is left of it, and of what the next drain begins.
+    pub(crate) fn remaining(&self, user: &Connection, log: &Connection) -> Result<Remaining> {
+        let (known, mark) = (capture::known(log)?, drain::mark(log)?.map_or(0, |mark| mark.seq));
+        let begins_anew = capture::barrier(user)?.is_some_and(|barrier| barrier > mark);
+        let mut remaining = Remaining::default();
+        for (name, table) in capture::current(user)? {
+            let is_under_way = self.needed && self.left.contains(&name);
+            let is_first = is_under_way && !begins_anew && self.left.first() == Some(&name);
+            let after = match &self.place {
+                Place::Documents(_) if is_first => continue,
+                Place::Rows(after) if is_first => after.as_deref(),
+                Place::Rows(_) | Place::Documents(_) => None,
+            };
+            if begins_anew || is_under_way || !known.contains_key(&name) {
+                remaining.rows += LiveRows::of(user, &table)?.count(after)?;
+                remaining.tables.push(name);
+            }
+        }
+        Ok(remaining)
+    }
+
     /// Compares the next range, at a moment at which everything captured is drained and the index covers the log.
     pub(crate) fn step(
         &mut self,
@@ -179,7 +209,7 @@ impl Comparison {
     ) -> Result<()> {
         let current = capture::current(user)?;
         let existing = capture::existing(user)?;
-        let mut range = Range { rows: 0, bytes: 0, now: log.now() };
+        let mut range = Range { rows: 0, live: 0, bytes: 0, now: log.now() };
         while let Some(table) = self.left.first().cloned()
             && !range.is_full()
         {
@@ -197,6 +227,7 @@ impl Comparison {
         }
         reached!("log.range-compared");
         done.compared += range.rows;
+        done.compared_rows += range.live;
         self.end_if_done(log)
     }
 
@@ -274,6 +305,7 @@ impl Comparison {
     ) -> Result<()> {
         let collection = table.shape.table.as_str();
         range.take(row.json.len());
+        range.live += 1;
         let mut folded = documents::state(log.log(), collection, &row.document_id)?;
         if self.backfilled.contains(collection) && mutant!("backfilled-twice") {
             folded = None;
@@ -338,7 +370,10 @@ impl Comparison {
 
 /// What one transaction has compared.
 struct Range {
+    /// Rows of tables and documents of the log.
     rows: u64,
+    /// Of these, rows of tables.
+    live: u64,
     bytes: usize,
     now: Timestamp,
 }

@@ -33,6 +33,8 @@ pub struct Drained {
     pub backfilled: u64,
     /// Rows of tables, and documents of the log, that were compared with each other.
     pub compared: u64,
+    /// Of these, rows of tables.
+    pub compared_rows: u64,
     /// Whether rows are left, or tables to be compared.
     pub more: bool,
 }
@@ -45,6 +47,7 @@ impl Drained {
         self.reconciled += other.reconciled;
         self.backfilled += other.backfilled;
         self.compared += other.compared;
+        self.compared_rows += other.compared_rows;
         self.more = other.more;
     }
 }

@@ -37,6 +37,7 @@ pub use capture::{Installed, Tables};
 mod checkpoint;
 pub use checkpoint::{Remover, Save};
 mod comparison;
+pub use comparison::Remaining;
 mod consume;
 pub use consume::{Begin, Consumed, Subscription};
 mod damage;

@@ -58,23 +58,35 @@ impl<'u> LiveRows<'u> {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<LiveRow>> {
+        let (condition, values) = self.behind(after)?;
+        let condition = format!("{condition} ORDER BY {}", self.terms());
+        self.select(&condition, params_from_iter(values.iter().map(Bound)), rows_max, bytes_max)
+    }
+
+    /// How many rows there are after `after`.
+    pub(crate) fn count(&self, after: Option<&[String]>) -> Result<u64> {
+        let (condition, values) = self.behind(after)?;
+        let table = in_main(&self.table.shape.table);
+        let sql = format!("SELECT count(*) FROM {table} AS _cdc_t {condition}");
+        Ok(self.user.query_row(&sql, params_from_iter(values.iter().map(Bound)), |row| row.get(0))?)
+    }
+
+    /// What rows are ordered by.
+    fn terms(&self) -> String {
         let order = self.order.as_deref().unwrap_or_default();
         let terms: Vec<String> = order
             .iter()
             .map(|column| format!("_cdc_t.{} COLLATE {}", column.name, column.collation))
             .collect();
-        let terms = terms.join(", ");
-        let (condition, values) = match after {
-            Some(after) => {
-                let marks: Vec<&str> = after.iter().map(|_| "?").collect();
-                let values: Vec<Value> =
-                    after.iter().map(|json| Value::from_json(json)).collect::<Result<_, _>>()?;
-                (format!("WHERE ({terms}) > ({})", marks.join(", ")), values)
-            }
-            None => (String::new(), Vec::new()),
-        };
-        let values: Vec<_> = values.iter().map(Bound).collect();
-        self.select(&format!("{condition} ORDER BY {terms}"), params_from_iter(values), rows_max, bytes_max)
+        terms.join(", ")
+    }
+
+    /// The condition that rows after `after` meet, and the values it takes.
+    fn behind(&self, after: Option<&[String]>) -> Result<(String, Vec<Value>)> {
+        let Some(after) = after else { return Ok((String::new(), Vec::new())) };
+        let marks: Vec<&str> = after.iter().map(|_| "?").collect();
+        let values = after.iter().map(|json| Value::from_json(json)).collect::<Result<_, _>>()?;
+        Ok((format!("WHERE ({}) > ({})", self.terms(), marks.join(", ")), values))
     }
 
     /// All rows.

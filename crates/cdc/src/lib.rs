@@ -99,8 +99,7 @@ pub use verify::Verified;
 pub use cdc_iceberg::{Error as ArchiveError, Status as ArchiveStatus};
 pub use cdc_log::{AttachReport, Damage, DeadLetter, Durability, Error as LogError, Installed, Limit};
 pub use cdc_log::{Emit as Change, Tables, Tx};
-pub use cdc_log::{Holder, Loss, Losses, Pruned, Retention};
-pub use cdc_log::{Remover, Save};
+pub use cdc_log::{Holder, Loss, Losses, Pruned, Remaining, Remover, Retention, Save};
 pub use cdc_model::Change as EventChange;
 pub use cdc_model::{
     ChangeBody, Checkpoint, Clock, Content, Cursor, Error as ValueError, FenceToken, Filter, Fold, ObjectId,

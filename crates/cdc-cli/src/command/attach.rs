@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use cdc::{AttachOptions, AttachReport, Env as _, ObjectId, Project, Tables};
+use cdc::{AttachOptions, AttachReport, Env as _, Installed, ObjectId, Project, Remaining, Tables};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
     let options = AttachOptions { database: args.database.clone(), id: args.id.clone(), context, tables };
     let report = attach(&project, session, &options)?;
     tell(&options, &report);
-    backfill(&project, session, &options.id, report.installed.rows).await?;
+    backfill(&project, session, &options.id, &report.installed).await?;
     let installed = &report.installed;
     let left_out = installed.left_out.iter().map(|(table, reason)| LeftOut { table, reason }).collect();
     session.out.receipt(&Receipt {
@@ -89,25 +89,53 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
 }
 
 /// Takes up the rows that were there. What a stop leaves is taken by `cdc run`.
-async fn backfill(project: &Project, session: &Session, id: &ObjectId, rows: u64) -> Result<(), Failure> {
-    let mut backfill = match project.backfill(id, rows, &session.env.clock()) {
-        // The engine that works here takes them.
-        Err(cdc::Error::InUse { .. }) => return Ok(()),
+async fn backfill(
+    project: &Project,
+    session: &Session,
+    id: &ObjectId,
+    installed: &Installed,
+) -> Result<(), Failure> {
+    let mut backfill = match project.backfill(id, &session.env.clock()) {
+        Err(cdc::Error::InUse { .. }) => {
+            note("  another process works on this project: a `cdc run` takes up the rows that were there");
+            return Ok(());
+        }
+        Err(cdc::Error::Log(error)) if error.is_busy() => {
+            note(BUSY);
+            return Ok(());
+        }
         backfill => backfill?,
     };
+    tell_resumed(backfill.remaining(), installed);
     let mut line = ProgressLine::new(&session.env);
     loop {
         match backfill.step() {
             Ok(Some(progress)) => line.show(&progress, "rows"),
             Ok(None) => return Ok(()),
             Err(cdc::Error::Log(error)) if error.is_busy() => {
-                note("  the database is busy; `cdc run` takes the rest of its rows");
+                note(BUSY);
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         }
         // A stop is noticed here.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Why the rows are not all taken up.
+const BUSY: &str = "  the database is busy; `cdc run` takes the rest of its rows";
+
+/// Tells what is taken up or compared beside the tables that are new.
+fn tell_resumed(remaining: &Remaining, installed: &Installed) {
+    let resumed = remaining.tables.iter().filter(|table| !installed.new.contains(table));
+    let names: Vec<_> = resumed.map(|table| brief(table, 60)).collect();
+    if !names.is_empty() {
+        let rows = plural(remaining.rows, "row");
+        note(&format!(
+            "  going on with what is left of {}: {rows} in all to be compared with the log",
+            names.join(", ")
+        ));
     }
 }
 

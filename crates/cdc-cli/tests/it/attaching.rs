@@ -186,3 +186,39 @@ fn a_copied_project_is_refused_and_a_moved_one_is_at_home_where_it_is() {
     let ran = world.command("tail crm.headless.ly/acme --last 1").current_dir(&copy).output().unwrap();
     assert!(String::from_utf8(ran.stdout).unwrap().contains("\"tier\":\"pro\""));
 }
+
+#[test]
+fn attaching_again_goes_on_with_rows_that_were_not_taken_up() {
+    let world = World::new();
+    world.sql("app.db", CUSTOMERS);
+    world.ok("init");
+    // As an attach leaves it that was stopped before the first row.
+    let project = cdc::Project::open(world.path(""), cdc::Settings::default()).unwrap();
+    let options = cdc::AttachOptions {
+        database: world.path("app.db"),
+        id: "https://a.b/app".parse().unwrap(),
+        context: None,
+        tables: cdc::Tables::All,
+    };
+    project.attach(&options, &cdc::Clock::system()).unwrap();
+    let told = world.cdc("attach app.db --id a.b/app").stderr;
+    assert!(told.contains("nothing had to be installed"), "{told}");
+    assert!(told.contains("going on with what is left of customers: 2 rows in all"), "{told}");
+    let told = world.cdc("attach app.db --id a.b/app").stderr;
+    assert!(!told.contains("going on"), "{told}");
+    // The shape of the table, and two rows.
+    assert_eq!(world.values("tree")[0]["tail"], 3);
+}
+
+#[test]
+fn attaching_beside_a_running_engine_says_who_takes_up_the_rows() {
+    let world = World::new();
+    world.sql("app.db", CUSTOMERS);
+    world.ok("init");
+    let mut run = world.start("run");
+    run.told("running");
+    let attached = world.cdc("attach app.db --id a.b/app");
+    assert_eq!(attached.code, Some(0));
+    assert!(attached.stderr.contains("a `cdc run` takes up the rows"), "{}", attached.stderr);
+    run.stop("-INT");
+}

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use cdc::{AttachOptions, Clock, Deadline, Env as _, Tables, Tokio};
+use cdc::{AttachOptions, Clock, Deadline, Env as _, ObjectId, Project, Remaining, Settings, Tables, Tokio};
 use rusqlite::Connection;
 
 use crate::{everything, open};
@@ -48,14 +48,43 @@ async fn what_a_stranger_writes_to_an_attached_database_reaches_the_root_and_the
     }
     assert_eq!(everything(&root).await.len(), before + 1);
     cdc.shutdown(Deadline::secs(10)).await.unwrap();
-    cdc::Project::open(folder.path(), cdc::Settings::default())
-        .unwrap()
-        .detach(&options.id, &Clock::system())
-        .unwrap();
+    Project::open(folder.path(), Settings::default()).unwrap().detach(&options.id, &Clock::system()).unwrap();
     let left: i64 = app
         .query_row("SELECT count(*) FROM sqlite_master WHERE name LIKE '\\_cdc\\_%' ESCAPE '\\'", [], |row| {
             row.get(0)
         })
         .unwrap();
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_backfill_that_was_cut_short_is_begun_again_with_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("app.db");
+    let app = Connection::open(&database).unwrap();
+    app.execute_batch(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY);
+         WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) INSERT INTO t SELECT x FROM n",
+    )
+    .unwrap();
+    let project = Project::open(folder.path(), Settings::default()).unwrap();
+    let id: ObjectId = "https://local/app".parse().unwrap();
+    let options = AttachOptions { database, id: id.clone(), context: None, tables: Tables::All };
+    let attach = || project.attach(&options, &Clock::system()).unwrap().installed.rows;
+    let begin = || project.backfill(&id, &Clock::system()).unwrap();
+    assert_eq!(attach(), 5000);
+    let mut backfill = begin();
+    assert_eq!(backfill.remaining().rows, 5000);
+    while backfill.step().unwrap().unwrap().scanned < 2000 {}
+    drop(backfill);
+    assert_eq!(attach(), 0);
+    let mut backfill = begin();
+    assert_eq!(*backfill.remaining(), Remaining { tables: vec!["t".to_owned()], rows: 3000 });
+    let mut last = None;
+    while let Some(progress) = backfill.step().unwrap() {
+        last = Some(progress);
+    }
+    assert_eq!(last.map(|progress| (progress.scanned, progress.total)), Some((3000, 3000)));
+    drop(backfill);
+    assert_eq!(*begin().remaining(), Remaining::default());
 }

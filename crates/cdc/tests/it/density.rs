@@ -307,7 +307,7 @@ async fn what_was_captured_leaves_also_when_its_database_is_gone() {
     // It is drained, and nobody has sent it so far.
     let id: ObjectId = format!("{ROOT}/gone").parse().unwrap();
     let project = Project::open(folder.path(), Settings::default()).unwrap();
-    let mut backfill = project.backfill(&id, 1, &Clock::system()).unwrap();
+    let mut backfill = project.backfill(&id, &Clock::system()).unwrap();
     while backfill.step().unwrap().is_some() {}
     drop(backfill);
     std::fs::remove_file(&database).unwrap();
