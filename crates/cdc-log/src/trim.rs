@@ -54,7 +54,8 @@ pub(crate) fn step(user: &Connection, log: &mut Log, mark: CaptureRow) -> Result
     if mark_state(user, Some(mark))? != MarkState::Agrees {
         return Ok(0);
     }
-    let Some(oldest) = oldest(user)?.filter(|oldest| mark.seq.saturating_sub(*oldest) >= TRIM_ROWS_MIN) else {
+    let Some(oldest) = oldest(user)?.filter(|oldest| mark.seq.saturating_sub(*oldest) >= TRIM_ROWS_MIN)
+    else {
         return Ok(0);
     };
     // Counted here before there, so that a log that is older than a trim can be told.

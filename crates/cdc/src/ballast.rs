@@ -28,7 +28,7 @@ const STEP_BYTES: usize = 512 << 10;
 const STEP_EVERY: Duration = Duration::from_millis(250);
 
 /// What a step that finds no room gives back of what the file has: others may need it sooner.
-const GIVEN_BACK_BYTES: u64 = 4 * STEP_BYTES as u64;
+const GIVEN_BACK_BYTES: u64 = 2 << 20;
 
 /// The file, and whether it was given up.
 #[derive(Debug)]
@@ -55,12 +55,10 @@ impl Ballast {
 
     /// Gives the room to others, because of this error.
     pub(crate) fn note(&self, error: &Error) {
-        let is_full = match error {
-            Error::Log(error) => error.is_full_disk(),
-            Error::NotReopened { source, .. } => return self.note(source),
-            _ => false,
-        };
-        if is_full && self.bytes > 0 {
+        if let Error::NotReopened { source, .. } = error {
+            return self.note(source);
+        }
+        if self.bytes > 0 && matches!(error, Error::Log(error) if error.is_full_disk()) {
             self.give_up();
         }
     }
