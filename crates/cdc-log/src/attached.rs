@@ -1,13 +1,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cdc_model::{Clock, Digest, Fold, ObjectId, Sequence, Timestamp, mutant};
+use cdc_model::{Clock, Fold, ObjectId, mutant};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
 use crate::comparison::{Comparison, Remaining};
 use crate::drain::{self, Compare, Drained, From, Outcome, Source};
 use crate::foreign::{check_owner, is_a_log, open_database, open_waiting};
+use crate::schema::Schema;
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::trim::{self, TRIMS, Trimmed, trims};
 use crate::verify::{CompareRows, RowDifference};
@@ -41,65 +42,6 @@ const COLLISIONS: &str = "collisions";
 
 /// So many of them are kept back at most while the database stays locked: each time they are counted costs a sync.
 const COLLISIONS_HELD_MAX: u64 = 25;
-
-/// A database's schema: its cookie, how many objects it has, and a digest of their texts in their order.
-///
-/// Two copies of one database can come to the same cookie by different ways. A trigger that was dropped and made
-/// again leaves only the cookie changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Schema {
-    cookie: i64,
-    objects: i64,
-    texts: Digest,
-}
-
-/// What the [`Schema`] with which capture was last found healthy is kept under in the log.
-const SCHEMA: &str = "database_schema";
-
-impl Schema {
-    fn read(user: &Connection) -> Result<Self> {
-        let cookie = user.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-        let mut statement =
-            user.prepare("SELECT tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")?;
-        let mut rows = statement.query([])?;
-        let (mut objects, mut texts) = (0, Digest::ZERO);
-        while let Some(row) = rows.next()? {
-            let (table, text) = (row.get_ref(0)?.as_bytes_or_null(), row.get_ref(1)?.as_bytes_or_null());
-            let (table, text) = (table.map_err(from_sql)?, text.map_err(from_sql)?);
-            let row = [table.unwrap_or_default(), b"\0", text.unwrap_or_default()];
-            texts = texts.then(Sequence::ZERO, Timestamp::ZERO, &row);
-            objects += 1;
-        }
-        Ok(Self { cookie, objects, texts })
-    }
-
-    fn stored(log: &Connection) -> Result<Option<Self>> {
-        let text: Option<String> = store::meta(log, SCHEMA)?;
-        let parse = |text: &str| {
-            let mut parts = text.split(' ');
-            Some(Self {
-                cookie: parts.next()?.parse().ok()?,
-                objects: parts.next()?.parse().ok()?,
-                texts: parts.next()?.parse().ok()?,
-            })
-        };
-        Ok(text.as_deref().and_then(parse))
-    }
-
-    fn store(self, log: &Connection) -> Result<()> {
-        store::put_meta(log, SCHEMA, format!("{} {} {}", self.cookie, self.objects, self.texts))
-    }
-
-    /// Whether more was done since `old` than making objects, each of which moves the cookie by one: triggers of
-    /// ours may have been away meanwhile, or row ids may have been renumbered (VACUUM).
-    const fn hides_something_since(&self, old: &Self) -> bool {
-        self.cookie != old.cookie && self.cookie - old.cookie != self.objects - old.objects
-    }
-}
-
-fn from_sql(error: rusqlite::types::FromSqlError) -> Error {
-    Error::Sqlite(error.into())
-}
 
 /// What attaching did.
 #[derive(Clone, Debug)]
@@ -497,7 +439,7 @@ impl Attached {
     ///
     /// [`Error::Sqlite`] with [`Error::is_busy`] when the application holds its lock too long.
     pub fn remaining(&self) -> Result<Remaining> {
-        let user = open_waiting(&self.database, self.patience)?;
+        let user = self.open_database(self.patience)?;
         user.execute_batch("BEGIN")?;
         let remaining = Comparison::read(&self.log.conn)?.remaining(&user, &self.log.conn)?;
         user.close().map_err(|(_, error)| error)?;

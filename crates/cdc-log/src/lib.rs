@@ -68,6 +68,7 @@ pub use read::{Limit, RowRef};
 mod restored;
 mod retention;
 pub use retention::{DeadLetter, Hold, Holder, Loss, Losses, Pruned, Retention};
+mod schema;
 mod seek;
 mod store;
 mod template;

@@ -126,8 +126,10 @@ async fn a_write_behind_a_long_one_is_shown_soon_after_it() {
     emit(&root, "first").await;
     root.cursor().await.unwrap();
     // The object is busy for far longer than its syncs wait.
-    let long = root.query(|_| {
-        std::thread::sleep(Duration::from_millis(300));
+    let (_open, never) = std::sync::mpsc::channel::<()>();
+    let long = root.query(move |_| {
+        let waited = never.recv_timeout(Duration::from_millis(300));
+        assert!(waited.is_err());
         Ok(())
     });
     let behind = async {
