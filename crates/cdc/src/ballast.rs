@@ -141,17 +141,17 @@ pub(crate) async fn drive<E: Env>(engine: Weak<Inner<E>>, env: E, mut stop: watc
         if mutant!("ballast-not-taken-again") {
             continue;
         }
-        let ballast = Arc::clone(&ballast);
-        let taken = blocking(&env, move || {
-            let is_whole = ballast.take_some()?;
-            if is_whole {
-                ballast.given_up.send_replace(false);
-                tracing::info!("there is room on the disk again");
-            }
-            Ok(())
-        });
-        // There is no room so far.
-        drop(taken.await);
+        let taking = Arc::clone(&ballast);
+        let taken = blocking(&env, move || taking.take_some());
+        // There is no room so far, or not all of it.
+        if !taken.await.unwrap_or(false) {
+            continue;
+        }
+        ballast.given_up.send_replace(false);
+        tracing::info!("there is room on the disk again");
+        // Whoever was refused for want of room may never ask again.
+        let objects = engine.upgrade().map(|engine| engine.all()).unwrap_or_default();
+        objects.iter().for_each(|object| object.clear_passing("intake"));
     }
 }
 

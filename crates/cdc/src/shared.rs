@@ -388,6 +388,14 @@ impl<E: Env> Shared<E> {
         self.troubles_now().remove(what);
     }
 
+    /// As [`Shared::clear_trouble`], unless the driver has stopped.
+    pub(crate) fn clear_passing(&self, what: &'static str) {
+        let mut troubles = self.troubles_now();
+        if troubles.get(what).is_some_and(Told::is_passing) {
+            troubles.remove(what);
+        }
+    }
+
     pub(crate) fn has_trouble(&self, what: &str) -> bool {
         self.troubles_now().contains_key(what)
     }

@@ -233,7 +233,9 @@ impl Plan {
 
     /// The application's triggers go before what they name does.
     fn broken(&self, conn: usize, kind: &str, theirs: &[String]) -> Vec<Event> {
-        let breaks = ["DROP TABLE", "rebuild"].contains(&kind) || self.legacy && kind != "CREATE TRIGGER";
+        // SQLite drops a column that a trigger names in quotes, which it takes for a text then.
+        let breaks = ["DROP TABLE", "DROP COLUMN", "rebuild"].contains(&kind)
+            || self.legacy && kind != "CREATE TRIGGER";
         let broken = theirs.iter().filter(|_| breaks);
         broken.map(|name| bypass(conn, "DROP TRIGGER", format!("DROP TRIGGER {}", quoted(name)))).collect()
     }
