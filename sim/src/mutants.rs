@@ -91,6 +91,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("fence-not-compared", "only the newest token saves a checkpoint", &[FENCED]),
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
     mutant("project-not-locked", "one process serves a project", &[ALONE]),
+    mutant("full-disk-told-for-ever", "after a full disk everything goes on", &[STOPPED]),
     mutant("ballast-not-taken-again", "after a full disk everything goes on", &[ARRIVES, STOPPED]),
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
     mutant("closed-log-left-open", "what is closed is not open", &[CLOSED]),

@@ -326,10 +326,8 @@ impl Attached {
         let plan = Plan::make(user, &self.tables, &known)?;
         let mut installed = Installed { left_out: plan.left_out().to_vec(), ..Installed::default() };
         if compare || !plan.is_empty() || !has_capture_rows(user)? {
-            user.execute_batch("BEGIN IMMEDIATE")?;
-            let done = self.heal_in(user, &known, compare);
-            user.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-            (installed, schema) = done?;
+            let healed = self.heal_locked(user, &known, compare);
+            (installed, schema) = healed.map_err(|error| error.of_write_to(&self.database))?;
         }
         if stored != Some(schema) {
             self.log.transact(|log| schema.store(log.conn()))?;
@@ -337,6 +335,21 @@ impl Attached {
         self.healthy_at = Some(schema);
         installed.rows = capture::count_rows(user, &installed.new)?;
         Ok(installed)
+    }
+
+    fn heal_locked(
+        &self,
+        user: &Connection,
+        known: &KnownTables,
+        compare: bool,
+    ) -> Result<(Installed, Schema)> {
+        user.execute_batch("BEGIN IMMEDIATE")?;
+        let done = self.heal_in(user, known, compare);
+        // A full disk may have rolled it back.
+        if !user.is_autocommit() {
+            user.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        }
+        done
     }
 
     fn heal_in(&self, user: &Connection, known: &KnownTables, compare: bool) -> Result<(Installed, Schema)> {
@@ -398,9 +411,15 @@ impl Attached {
 
     fn trim_once(&mut self, mark: CaptureRow, patience: Duration) -> Result<u64> {
         let user = self.open_database(patience)?;
-        let trimmed = self.check_owner(&user).and_then(|()| trim::step(&user, &mut self.log, mark));
+        let trimmed = self.trim_at(&user, mark);
         user.close().map_err(|(_, error)| error)?;
         trimmed
+    }
+
+    fn trim_at(&mut self, user: &Connection, mark: CaptureRow) -> Result<u64> {
+        self.check_owner(user)?;
+        let Some(step) = trim::begin(user, &mut self.log, mark)? else { return Ok(0) };
+        step.take(user).map_err(|error| error.of_write_to(&self.database))
     }
 
     /// Runs `work` on log and database at one moment at which nothing waits to be drained, with a comparison of the

@@ -159,6 +159,13 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// The disk of an application's database is full: capture cannot be installed in it, or drained rows be removed. What
+    /// was captured waits there.
+    #[error("the disk of the application's database {path} is full")]
+    DatabaseFull {
+        /// The database.
+        path: PathBuf,
+    },
     /// The position lies before the oldest readable record: older ones were pruned. Replay the archive first, where there
     /// is one, or begin at the floor: a consumer with [`Begin::Floor`](crate::Begin), anybody with a checkpoint just
     /// before it.
@@ -273,6 +280,11 @@ impl Error {
         self.damage().is_some()
     }
 
+    /// As it is told of a write to the application's database, whose disk may be another than the log's.
+    pub(crate) fn of_write_to(self, database: &std::path::Path) -> Self {
+        if self.is_full_disk() { Self::DatabaseFull { path: database.to_owned() } } else { self }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
@@ -284,6 +296,7 @@ impl Error {
             Self::Poisoned
             | Self::Restless { .. }
             | Self::CheckpointMoved { .. }
+            | Self::DatabaseFull { .. }
             | Self::NoWriteAheadLog { .. } => Remedy::Retry,
             Self::NotFound { .. }
             | Self::NotADatabase { .. }

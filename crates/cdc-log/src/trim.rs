@@ -49,30 +49,46 @@ pub(crate) fn untrimmed(user: &Connection, mark: Option<CaptureRow>) -> Result<u
     Ok(u64::try_from(rows).unwrap_or_default())
 }
 
-/// Removes some of the rows before the mark, if they are worth a transaction. Gives how many.
-pub(crate) fn step(user: &Connection, log: &mut Log, mark: CaptureRow) -> Result<u64> {
+/// A step that is counted in the log, and not taken so far.
+pub(crate) struct Step {
+    mark: CaptureRow,
+    upto: i64,
+    count: i64,
+}
+
+/// Counts a step that removes some of the rows before the mark, if they are worth a transaction: in the log before in the
+/// database, so that a log that is older than a trim can be told.
+pub(crate) fn begin(user: &Connection, log: &mut Log, mark: CaptureRow) -> Result<Option<Step>> {
     if mark_state(user, Some(mark))? != MarkState::Agrees {
-        return Ok(0);
+        return Ok(None);
     }
     let Some(oldest) = oldest(user)?.filter(|oldest| mark.seq.saturating_sub(*oldest) >= TRIM_ROWS_MIN)
     else {
-        return Ok(0);
+        return Ok(None);
     };
-    // Counted here before there, so that a log that is older than a trim can be told.
     let count = trims(&log.conn)? + 1;
     log.transact(|log| store::put_meta(log.conn(), TRIMS, count))?;
-    user.execute_batch("BEGIN IMMEDIATE")?;
-    let upto = mark.seq.min(oldest.saturating_add(TRIM_ROWS_MAX));
-    let removed = step_in(user, mark, upto, count);
-    user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-    removed
+    Ok(Some(Step { mark, upto: mark.seq.min(oldest.saturating_add(TRIM_ROWS_MAX)), count }))
 }
 
-fn step_in(user: &Connection, mark: CaptureRow, upto: i64, count: i64) -> Result<u64> {
-    if mark_state(user, Some(mark))? != MarkState::Agrees {
-        return Ok(0);
+impl Step {
+    /// Gives how many rows it removed.
+    pub(crate) fn take(self, user: &Connection) -> Result<u64> {
+        user.execute_batch("BEGIN IMMEDIATE")?;
+        let removed = self.take_in(user);
+        // A full disk may have rolled it back.
+        if !user.is_autocommit() {
+            user.execute_batch(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        }
+        removed
     }
-    let removed = user.execute("DELETE FROM _cdc_capture WHERE seq < ?1", [upto])?;
-    store::put_meta(user, TRIMS, count)?;
-    Ok(u64::try_from(removed).unwrap_or_default())
+
+    fn take_in(self, user: &Connection) -> Result<u64> {
+        if mark_state(user, Some(self.mark))? != MarkState::Agrees {
+            return Ok(0);
+        }
+        let removed = user.execute("DELETE FROM _cdc_capture WHERE seq < ?1", [self.upto])?;
+        store::put_meta(user, TRIMS, self.count)?;
+        Ok(u64::try_from(removed).unwrap_or_default())
+    }
 }

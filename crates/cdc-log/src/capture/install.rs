@@ -300,8 +300,11 @@ impl Plan {
 fn in_savepoint<R>(conn: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
     conn.execute_batch("SAVEPOINT _cdc_install")?;
     let done = work();
-    let back = if done.is_ok() { "" } else { "ROLLBACK TO _cdc_install; " };
-    conn.execute_batch(&format!("{back}RELEASE _cdc_install"))?;
+    // A full disk takes the whole transaction back.
+    if !conn.is_autocommit() {
+        let back = if done.is_ok() { "" } else { "ROLLBACK TO _cdc_install; " };
+        conn.execute_batch(&format!("{back}RELEASE _cdc_install"))?;
+    }
     done
 }
 

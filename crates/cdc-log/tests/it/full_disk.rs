@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use cdc_log::{Log, Tables};
+use cdc_log::{Attached, Error, Log, Tables};
 use cdc_model::Remedy;
 use rusqlite::Connection;
 
@@ -122,7 +122,7 @@ fn an_attached_database_on_a_full_disk_is_drained_when_there_is_room() {
         attached.install().unwrap();
         (app, attached)
     };
-    let round = |(app, attached): &mut (Connection, cdc_log::Attached), ledger: &mut Ledger, rows| {
+    let round = |(app, attached): &mut (Connection, Attached), ledger: &mut Ledger, rows| {
         write(ledger, (ledger::next(app), rows), |n| {
             let written = app.execute_batch(&format!("BEGIN IMMEDIATE; {}; COMMIT", ledger::statements(n)));
             if !app.is_autocommit() {
@@ -141,4 +141,24 @@ fn an_attached_database_on_a_full_disk_is_drained_when_there_is_room() {
         attached.trim().unwrap();
         ledger.check(attached.log(), app);
     });
+}
+
+#[test]
+fn a_full_disk_of_the_application_is_told_apart_from_the_logs() {
+    let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (database, log) = (disk.path().join("app.db"), folder.path().join("log"));
+    let app = Connection::open(&database).unwrap();
+    app.execute_batch(ledger::SCHEMA).unwrap();
+    let mut attached = Attached::open(&database, &log, &id(), Tables::All, &clock()).unwrap();
+    attached.install().unwrap();
+    app.execute_batch("CREATE TABLE another(a); INSERT INTO another VALUES (1)").unwrap();
+    disk.fill(0);
+    let told = attached.look().unwrap_err();
+    assert!(matches!(&told, Error::DatabaseFull { path } if *path == database), "{told:?}");
+    assert_eq!((told.is_full_disk(), told.remedy()), (false, Remedy::Retry));
+    disk.make_room();
+    while attached.look().unwrap().drained.more {}
+    let (_, fold) = attached.log().verify().unwrap();
+    assert_eq!(fold.iter().map(|(_, table, ..)| table).collect::<Vec<_>>(), ["another"]);
 }
