@@ -28,7 +28,7 @@ const STEP_BYTES: usize = 512 << 10;
 const STEP_EVERY: Duration = Duration::from_millis(250);
 
 /// What a step that finds no room gives back of what the file has: others may need it sooner.
-const GIVEN_BACK_BYTES: u64 = 2 << 20;
+const GIVEN_BACK_BYTES: u64 = 512 << 10;
 
 /// The file, and whether it was given up.
 #[derive(Debug)]

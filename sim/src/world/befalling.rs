@@ -137,21 +137,32 @@ impl<R: Runner> World<'_, R> {
         }
     }
 
+    /// Ends a process at its so manieth operation from now on, or at once.
+    fn crash_later(
+        &mut self,
+        host: usize,
+        death: Death,
+        operation: u64,
+        at_sync: bool,
+    ) -> Result<(), Broken> {
+        if operation == 0 {
+            return self.crash(host, death);
+        }
+        let process = self.process(host);
+        if process.is_up {
+            process.armed = Some(death);
+            process.disk.crash_at(operation, at_sync);
+        }
+        Ok(())
+    }
+
     pub(super) fn befall(&mut self, fault: FaultKind) -> Result<(), Broken> {
         let now = self.runner.now();
         match fault {
             FaultKind::Crash { host, operation, power, down_ms, again_ms, at_sync } => {
                 let end = if power { End::PowerLost } else { End::Killed };
                 let (down, again) = (Duration::from_millis(down_ms), Duration::from_millis(again_ms));
-                let death = Death { end, down, again };
-                if operation == 0 {
-                    return self.crash(host, death);
-                }
-                let process = self.process(host);
-                if process.is_up {
-                    process.armed = Some(death);
-                    process.disk.crash_at(operation, at_sync);
-                }
+                return self.crash_later(host, Death { end, down, again }, operation, at_sync);
             }
             FaultKind::Shutdown { host, deadline_ms, down_ms } => {
                 let (deadline, down) = (Deadline::millis(deadline_ms), Duration::from_millis(down_ms));
