@@ -97,15 +97,7 @@ impl Attached {
         // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None).map_err(|error| error.of_database(database))?;
         let log = Log::open(log, id, clock)?;
-        let attached = Self {
-            database: database.to_owned(),
-            tables,
-            log,
-            healthy_at: None,
-            collisions: 0,
-            patience,
-            damage: None,
-        };
+        let attached = Self::over(log, database, tables, patience);
         attached.check_owner(&user)?;
         user.close().map_err(|(_, error)| error)?;
         Ok(attached)
@@ -129,9 +121,12 @@ impl Attached {
             // A new one would not be the one that the database was drained into.
             return Err(Error::NotFound { path: log.to_owned() });
         }
-        let log = Log::open(log, id, clock)?;
+        Ok(Self::over(Log::open(log, id, clock)?, database, tables, patience))
+    }
+
+    fn over(log: Log, database: &Path, tables: Tables, patience: Duration) -> Self {
         let database = database.to_owned();
-        Ok(Self { database, tables, log, healthy_at: None, collisions: 0, patience, damage: None })
+        Self { database, tables, log, healthy_at: None, collisions: 0, patience, damage: None }
     }
 
     /// The log.
