@@ -50,7 +50,7 @@ pub(crate) enum Design {
 }
 
 /// The ways in which tools and people change tables: columns, keys' order, the rebuild that ORMs do.
-const DESIGNS_OF_TABLES: [Design; 9] = [
+const DESIGNS_OF_TABLES: [Design; 12] = [
     Design::Sql("ALTER TABLE notes ADD COLUMN more"),
     Design::Sql("ALTER TABLE notes ADD COLUMN grade INTEGER NOT NULL DEFAULT 7"),
     Design::Sql("ALTER TABLE tags ADD COLUMN more TEXT DEFAULT 'none'"),
@@ -68,6 +68,17 @@ const DESIGNS_OF_TABLES: [Design; 9] = [
     ),
     Design::TriggerDropped(0),
     Design::TriggerDropped(3),
+    // Many rows at once, where a table is filled: more than stay before drained ones are removed.
+    Design::Sql("UPDATE notes SET amount = amount + 1 WHERE id BETWEEN -1000150 AND -1000001"),
+    // Somebody edits what capture has written, so that it fits nothing any more.
+    Design::Sql(
+        "UPDATE notes SET title = 'edited' WHERE id % 3 = 0;
+         UPDATE _cdc_capture SET op = '?' WHERE seq = (SELECT max(seq) FROM _cdc_capture)",
+    ),
+    Design::Sql(
+        "DELETE FROM tags WHERE rank % 2 = 0;
+         UPDATE _cdc_capture SET tbl = 'tags' WHERE seq = (SELECT max(seq) FROM _cdc_capture)",
+    ),
 ];
 
 /// What is written around capture.

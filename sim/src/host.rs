@@ -2,7 +2,7 @@
 
 mod objects;
 mod readers;
-pub(crate) use readers::{FoldedDocument, Readers, SUBSCRIBER};
+pub(crate) use readers::{FoldedDocument, RETURNER, Readers, SUBSCRIBER};
 mod writers;
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc::{
-    ArchiveSettings, AuditSettings, Cdc, Deadline, DiskSettings, Env, HandleSettings, LinkOptions,
+    ArchiveSettings, AuditSettings, CaptureSettings, Cdc, Deadline, DiskSettings, Env, HandleSettings, LinkOptions,
     RetentionSettings, Settings, Trouble,
 };
 use cdc_iceberg::Storage;
@@ -37,7 +37,7 @@ const ARCHIVE_INTERVAL_MS: u64 = 2_000;
 /// All logs of a process are pruned once in about this long.
 const RETENTION_SWEEP_MS: u64 = 300;
 
-/// The file lies on a disk of its own, which always has room: that it is given up and taken again is what counts here.
+/// The file takes nothing of the simulated disk, but there is no room for it while that is about to run full.
 const BALLAST_BYTES: u64 = 1 << 10;
 
 /// The stream of random numbers of second archivers.
@@ -201,6 +201,7 @@ impl Host {
                 sweep_ms: RETENTION_SWEEP_MS,
                 ..RetentionSettings::default()
             },
+            capture: CaptureSettings { trim: self.options.trim },
             audit: AuditSettings { interval_ms: self.options.audit_ms, cpu_percent: 50 },
             disk: DiskSettings {
                 ballast_bytes: BALLAST_BYTES,

@@ -20,6 +20,7 @@ const BELOW: &str = "events come from below";
 const CAPTURED: &str = "captured or not written";
 const CLOSED: &str = "a process that ends leaves nothing open";
 const CONSERVED: &str = "what is received is accounted for";
+const CURSOR: &str = "a cursor is of its log";
 const COUNT: &str = "a count is exact";
 const COVERS: &str = "a mark covers what is stored";
 const DENSE: &str = "a log is dense";
@@ -31,6 +32,7 @@ const EVERY_ROW: &str = "every sequence up to the watermark";
 const EACH_ROW: &str = "each row once";
 const FENCED: &str = "who was fenced saves nothing";
 const HISTORY: &str = "the archive is the history";
+const KEPT: &str = "rows stay where none are to be trimmed";
 const LETTERS: &str = "what a stage rejects waits for somebody";
 const LOG_TIME: &str = "log time never decreases";
 const MARKS_AGREE: &str = "property and snapshot agree";
@@ -89,9 +91,15 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("checkpoint-before-effect", "effect and checkpoint commit together", &[EFFECT]),
     mutant("own-effects-consumed", "a consumer does not take what it caused", &[EFFECT]),
     mutant("fence-not-compared", "only the newest token saves a checkpoint", &[FENCED]),
+    mutant("checkpoint-epoch-not-compared", "a cursor of a log that is gone is refused", &[CURSOR]),
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
     mutant("project-not-locked", "one process serves a project", &[ALONE]),
     mutant("full-disk-told-for-ever", "after a full disk everything goes on", &[STOPPED]),
+    mutant(
+        "full-from-the-start-not-noticed",
+        "an engine that begins on a full disk goes on",
+        &[ARRIVES, STOPPED],
+    ),
     mutant("ballast-not-taken-again", "after a full disk everything goes on", &[ARRIVES, STOPPED]),
     mutant("lane-job-lost", "every job of an object runs", &[ARRIVES, STOPPED]),
     mutant("closed-log-left-open", "what is closed is not open", &[CLOSED]),
@@ -110,6 +118,9 @@ pub const MUTANTS: &[Mutant] = &[
         &[ARRIVES, BEFORE, CAPTURED],
     ),
     mutant("trimmed-before-drained", "what is trimmed was drained", &[CAPTURED, BEFORE]),
+    mutant("trim-setting-ignored", "rows stay where none are to be trimmed", &[KEPT]),
+    mutant("drained-rows-kept", "drained rows go", &[ARRIVES]),
+    mutant("edited-row-believed", "what an edited row held is found", &[ARRIVES, BEFORE]),
     mutant("gone-rows-not-compared", "a comparison finds what is gone", &[ARRIVES]),
     mutant("missed-change-not-mended", "a change that was missed comes before the next", &[BEFORE]),
     mutant("backfilled-twice", "rows that were there are taken once", &[BEFORE, CAPTURED]),

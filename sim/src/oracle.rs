@@ -257,6 +257,11 @@ impl Oracle {
         self.objects.get(at).filter(|known| known.rewound.is_none()).map(|known| known.read_to)
     }
 
+    /// How far one has come who read a log before it was rewound.
+    pub(crate) fn reads_from_before(&self, at: usize) -> Option<Cursor> {
+        self.objects.get(at).filter(|known| known.rewound.is_some()).map(|known| known.read_to)
+    }
+
     /// The one who reads along was given these records: the next ones, each once.
     pub(crate) fn read(&mut self, at: usize, records: &[Record], cursor: Cursor) {
         let known = self.known(at);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cdc::Trim;
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
@@ -80,6 +81,9 @@ pub struct Options {
     /// write around capture as well.
     #[serde(default)]
     pub audit_ms: u64,
+    /// When drained rows are removed from applications' databases.
+    #[serde(default)]
+    pub trim: Trim,
     /// Of a hundred attached databases, how many hold many rows before they are attached.
     #[serde(default)]
     pub filled_percent: u64,

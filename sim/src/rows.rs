@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::documents::{Documents, Fact, rendered};
 use crate::failure::{Broken, ensure};
+use crate::host::RETURNER;
 use crate::workload::TABLES;
 
 /// One row of a log.
@@ -35,6 +36,13 @@ pub(crate) fn open_foreign(path: &Path) -> Result<Connection, Broken> {
     // Reading a WAL takes the right to write.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(Connection::open_with_flags(path, flags)?)
+}
+
+/// The oldest and the newest row that capture has, if it has any.
+pub(crate) fn captured(file: &Connection) -> Result<Option<(i64, i64)>, Broken> {
+    let sql = "SELECT min(seq), max(seq) FROM _cdc_capture";
+    let rows: (Option<i64>, Option<i64>) = file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.0.zip(rows.1))
 }
 
 /// The rows of a log after `after`.
@@ -123,10 +131,10 @@ pub(crate) fn floor(file: &Connection) -> Result<u64, Broken> {
     Ok(file.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(1))
 }
 
-/// How far the last of those has come who save checkpoints.
+/// How far the last of those has come who save checkpoints, but for who comes back when rows may be gone already.
 pub(crate) fn last_subscriber(file: &Connection) -> Result<Option<u64>, Broken> {
-    let sql = "SELECT min(sequence) FROM _cdc_checkpoint";
-    Ok(file.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    let sql = "SELECT min(sequence) FROM _cdc_checkpoint WHERE subscriber <> ?1";
+    Ok(file.prepare_cached(sql)?.query_row([RETURNER], |row| row.get(0))?)
 }
 
 /// A counter of the log.

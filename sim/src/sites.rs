@@ -24,6 +24,7 @@ pub const REACHED: &[&str] = &[
     "commit.unclear",
     "group.shared",
     "disk.ballast-given-up",
+    "disk.full-from-the-start",
     "intake.disk-full",
     "intake.held-back",
     "intake.failed",

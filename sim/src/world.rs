@@ -284,8 +284,13 @@ impl<'p, R: Runner> World<'p, R> {
                 }
             };
             type Asked<W> = fn(&mut W) -> Result<Option<String>, Broken>;
-            let asked: [Asked<Self>; 4] =
-                [Self::not_consumed, Self::not_archived, Self::not_drained, Self::not_pruned];
+            let asked: [Asked<Self>; 5] = [
+                Self::not_consumed,
+                Self::not_archived,
+                Self::not_drained,
+                Self::not_trimmed,
+                Self::not_pruned,
+            ];
             let missing = asked.into_iter().try_fold(missing, |missing, asked| match missing {
                 Some(missing) => Ok(Some(missing)),
                 None => asked(self),

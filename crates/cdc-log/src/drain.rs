@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cdc_model::{Body, Timestamp};
+use cdc_model::{Body, Timestamp, mutant};
 use rusqlite::{Connection, Row};
 
 use crate::capture::{self, Assembler, CapturedTable, FIRST_VALUE, integer, nonce_of};
@@ -164,7 +164,7 @@ pub(crate) fn drain(
         drain.read(log, from)?;
         drain.flush(log)?;
         drain.append_held(log)?;
-        if drain.tampered {
+        if drain.tampered && !mutant!("edited-row-believed") {
             drain.comparison.begin(user, log, Why::Needed)?;
             drain.done.more = true;
         }

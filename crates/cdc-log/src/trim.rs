@@ -1,5 +1,6 @@
 //! What was drained goes from the application's database, a few rows at a time.
 
+use cdc_model::mutant;
 use rusqlite::Connection;
 
 use crate::attached::{MarkState, mark_state};
@@ -59,7 +60,7 @@ pub(crate) struct Step {
 /// Counts a step that removes some of the rows before the mark, if they are worth a transaction: in the log before in the
 /// database, so that a log that is older than a trim can be told.
 pub(crate) fn begin(user: &Connection, log: &mut Log, mark: CaptureRow) -> Result<Option<Step>> {
-    if mark_state(user, Some(mark))? != MarkState::Agrees {
+    if mark_state(user, Some(mark))? != MarkState::Agrees || mutant!("drained-rows-kept") {
         return Ok(None);
     }
     let Some(oldest) = oldest(user)?.filter(|oldest| mark.seq.saturating_sub(*oldest) >= TRIM_ROWS_MIN)

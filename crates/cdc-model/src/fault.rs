@@ -3,7 +3,8 @@
 //! All three are constant without `--cfg cdc_fault`, so that a normal build holds nothing of them. With it, one process
 //! runs one simulated world, and what is active is decided once, before that world begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -37,23 +38,44 @@ pub struct Site {
 struct State {
     faults: Option<Faults>,
     sites: BTreeMap<&'static str, Site>,
+    /// Folders whose disk has no room for another file.
+    full: BTreeSet<PathBuf>,
 }
 
 /// Whether anything is planted, and whether a mutant is: what is asked most often.
 static PLANTED: AtomicBool = AtomicBool::new(false);
 static MUTATED: AtomicBool = AtomicBool::new(false);
 
-static STATE: Mutex<State> = Mutex::new(State { faults: None, sites: BTreeMap::new() });
+static STATE: Mutex<State> =
+    Mutex::new(State { faults: None, sites: BTreeMap::new(), full: BTreeSet::new() });
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Plants faults for the rest of the process, or none.
+/// Plants faults for the rest of the process, or none. Every disk has room then.
 pub fn plant(faults: Option<Faults>) {
     PLANTED.store(faults.is_some(), Ordering::Relaxed);
     MUTATED.store(faults.as_ref().is_some_and(|faults| faults.mutant.is_some()), Ordering::Relaxed);
-    state().faults = faults;
+    let mut state = state();
+    state.faults = faults;
+    state.full.clear();
+}
+
+/// Whether the disk of a folder has no room for another file from now on.
+pub fn set_full(folder: &Path, is_full: bool) {
+    let full = &mut state().full;
+    if is_full {
+        full.insert(folder.to_owned());
+    } else {
+        full.remove(folder);
+    }
+}
+
+/// Whether there is no room where a file is to lie. Constant false without `--cfg cdc_fault`.
+#[must_use]
+pub fn is_full(file: &Path) -> bool {
+    ENABLED && state().full.iter().any(|folder| file.starts_with(folder))
 }
 
 /// Every site that was passed so far.
@@ -69,7 +91,7 @@ pub fn fires(name: &'static str) -> bool {
         return false;
     }
     let mut state = state();
-    let State { faults, sites } = &mut *state;
+    let State { faults, sites, .. } = &mut *state;
     let site = sites.entry(name).or_default();
     site.passed += 1;
     let Some(faults) = faults else { return false };

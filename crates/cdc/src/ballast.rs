@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use cdc_model::{mutant, reached};
+use cdc_model::{fault, mutant, reached};
 use cdc_net::Env;
 use tokio::sync::watch;
 
@@ -79,7 +79,10 @@ impl Ballast {
             let had = ballast.metadata()?.len();
             let some = usize::try_from(self.bytes.saturating_sub(had)).unwrap_or(usize::MAX).min(STEP_BYTES);
             // File systems take the room when it is written; that it is on the disk later helps nobody.
-            let written = ballast.write_all(&noise(had, some));
+            let written = match some > 0 && fault::is_full(&self.path) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => ballast.write_all(&noise(had, some)),
+            };
             let less = had.saturating_sub(GIVEN_BACK_BYTES);
             written.or_else(|error| ballast.set_len(less).and(Err(error)))?;
             Ok(ballast.metadata()?.len() >= self.bytes)
@@ -101,6 +104,7 @@ impl Ballast {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                    reached!("disk.full-from-the-start");
                     self.give_up();
                     return Ok(());
                 }
@@ -127,6 +131,9 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 pub(crate) async fn drive<E: Env>(engine: Weak<Inner<E>>, env: E, mut stop: watch::Receiver<bool>) {
     let Some(ballast) = engine.upgrade().map(|engine| engine.ballast()) else { return };
     let mut given_up = ballast.given_up.subscribe();
+    if mutant!("full-from-the-start-not-noticed") && given_up.changed().await.is_err() {
+        return;
+    }
     loop {
         tokio::select! {
             biased;

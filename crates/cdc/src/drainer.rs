@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdc_log::{Attached, Trimmed};
-use cdc_model::Remedy;
+use cdc_model::{Remedy, mutant};
 use cdc_net::{Env, Watch as _};
 
 use crate::Error;
@@ -51,6 +51,7 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
     let mut seen = None;
     let asked = *flush.borrow_and_update();
     let (mut second_look, mut sweeps) = (false, 0);
+    let trims = if mutant!("trim-setting-ignored") { Trim::Always } else { trims };
     let trims = Trims { when: trims, is_due: false, not_before: Duration::ZERO };
     let mut drainer = Drainer { object, database, usage: Usage::Use, asked, locked_since: None, trims };
     loop {

@@ -214,6 +214,12 @@ impl Looks {
         Ok(live.difference(&known.loose.as_ref().unwrap_or(&known.documents).only(&TABLES)))
     }
 
+    /// The oldest and the newest row that capture has in an application's database.
+    pub(crate) fn captured(&self, at: usize) -> Result<Option<(i64, i64)>, Broken> {
+        let tables = self.tables.get(at).expect("an object of this world");
+        rows::captured(&rows::open_foreign(tables)?)
+    }
+
     /// The oldest row of an object's log, and how far the last of its subscribers has come.
     pub(crate) fn floor(&mut self, at: usize) -> Result<(u64, Option<u64>), Broken> {
         let file = &self.reader(at)?.file;

@@ -66,6 +66,9 @@ pub(crate) const ONLOOKER: &str = "onlooker";
 /// Longest pause before what the checkers have seen is told to a log.
 const ONLOOKER_PAUSE_MAX: Duration = Duration::from_millis(200);
 
+/// The subscriber who read a log before it was rewound.
+pub(crate) const RETURNER: &str = "returner";
+
 /// The subscriber whose effects the checkers look at.
 pub(crate) const SUBSCRIBER: &str = "watcher";
 
@@ -145,6 +148,7 @@ impl Host {
                     let batches = random.between(1, 4);
                     let batches = if reads_all { u64::MAX } else { batches };
                     drop(read_along(&object, at, &oracle, batches).await);
+                    drop(come_back(&object, at, &oracle).await);
                     drop(reading);
                     // At the end, so that what a kill has left is read before anything else is committed.
                     ours.sleep(random.time(CONSUME_PAUSE_MAX)).await;
@@ -187,6 +191,20 @@ async fn read_along<E: Env>(
         let Some(batch) = stream.try_next().await? else { break };
         lock(oracle).read(at, &batch.records, batch.cursor);
     }
+    Ok(())
+}
+
+/// Who has read an object's log before that was rewound, or made anew, wants to go on.
+async fn come_back<E: Env>(object: &Object<E>, at: usize, oracle: &Mutex<Oracle>) -> cdc::Result<()> {
+    let cursor = lock(oracle).reads_from_before(at);
+    let Some(cursor) = cursor.filter(|cursor| cursor.epoch.is_some()) else { return Ok(()) };
+    let checkpoint = object.checkpoint(RETURNER);
+    let saved = checkpoint.save(cursor).await?;
+    lock(oracle).note(ensure(saved.cursor.epoch == cursor.epoch, "a cursor is of its log", || {
+        format!("object {at}: {cursor:?} was saved as {:?}", saved.cursor)
+    }));
+    // It would keep the rows from there on.
+    checkpoint.remove().await?;
     Ok(())
 }
 

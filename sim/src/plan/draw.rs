@@ -1,5 +1,7 @@
 //! How a plan is drawn from a seed: each class of faults is in it or not, and rates are of any magnitude.
 
+use cdc::Trim;
+
 use crate::plan::{
     DiskRates, Fault, FaultKind, FaultPlan, Link, NetworkRates, Options, SiteRates, StoreRates,
 };
@@ -31,6 +33,7 @@ impl FaultPlan {
         options.reckless_percent = *Random::stream(seed, "reckless").pick(&[0, 0, 0, 30]);
         options.redesigned_percent = *Random::stream(seed, "redesigned").pick(&[0, 0, 20, 60]);
         options.audit_ms = *Random::stream(seed, "audits").pick(&[0, 0, 200, 2_000]);
+        options.trim = *Random::stream(seed, "trims").pick(&[Trim::Idle, Trim::Always, Trim::Never]);
         if options.objects <= SMALL {
             options.filled_percent = *Random::stream(seed, "filled").pick(&[0, 0, 30, 60]);
         }
@@ -95,6 +98,7 @@ impl Options {
             redesigned_percent: 0,
             retention_events: None,
             audit_ms: 0,
+            trim: Trim::Idle,
             filled_percent: 0,
             normal_percent: 0,
             sync_ms: None,

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cdc::Deadline;
+use cdc_model::fault;
 
 use crate::disk::{CrashMode, FileCopy};
 use crate::failure::{Broken, ensure};
@@ -115,7 +116,9 @@ impl<R: Runner> World<'_, R> {
                 Ok(())
             }
             Event::RoomAgain(host) => {
-                self.process(host).disk.set_capacity(None);
+                let process = self.process(host);
+                process.disk.set_capacity(None);
+                fault::set_full(&process.folder, false);
                 Ok(())
             }
             Event::StoreBack => {
@@ -193,8 +196,10 @@ impl<R: Runner> World<'_, R> {
             }
             FaultKind::Pause { .. } => {}
             FaultKind::DiskFull { host, room, for_ms } => {
-                let disk = self.process(host).disk.clone();
-                disk.set_capacity(Some(disk.used_bytes() + room));
+                let process = self.process(host);
+                process.disk.set_capacity(Some(process.disk.used_bytes() + room));
+                // What is left is others' before a ballast could be written whole.
+                fault::set_full(&process.folder, true);
                 self.at(now + Duration::from_millis(for_ms), Event::RoomAgain(host));
                 self.note(format!("the disk of host {host} has {room} bytes left for {for_ms} ms"));
                 self.count("full disks");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cdc::Trouble;
+use cdc::{Trim, Trouble};
 use cdc_model::{Remedy, fault};
 use tokio::sync::oneshot;
 
@@ -12,6 +12,9 @@ use crate::host::Order;
 use crate::plan::NetworkRates;
 use crate::world::befalling::Death;
 use crate::world::{ARRIVAL_ASKED_EVERY, End, FOLDS_MAX, LIVENESS_MAX, Runner, World, lock};
+
+/// Captured rows of an application's database that are too few to be removed.
+const UNTRIMMED_MAX: i64 = 256;
 
 impl<R: Runner> World<'_, R> {
     pub(super) fn heal(&mut self) -> Result<(), Broken> {
@@ -84,6 +87,30 @@ impl<R: Runner> World<'_, R> {
             let (floor, tail) = held;
             if floor + most.max(1) <= tail {
                 return Ok(Some(format!("object {object} keeps {floor} to {tail}, it is to keep {most}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drained rows that an application's database still has, although they are to go; or has no more, although they are
+    /// to stay.
+    pub(super) fn not_trimmed(&mut self) -> Result<Option<String>, Broken> {
+        const PROMISE: &str = "rows stay where none are to be trimmed";
+        let trim = self.plan.options.trim;
+        for object in 0..self.paths.len() {
+            let (host, is_attached) = {
+                let oracle = lock(&self.oracle);
+                (oracle.place(object).host, oracle.is_attached(object))
+            };
+            if !is_attached {
+                continue;
+            }
+            let Some((oldest, newest)) = self.quietly(host, |looks, _| looks.captured(object))? else { continue };
+            ensure(trim != Trim::Never || oldest == 1, PROMISE, || {
+                format!("the database of object {object} has the captured rows {oldest} to {newest}")
+            })?;
+            if trim != Trim::Never && newest - oldest >= UNTRIMMED_MAX {
+                return Ok(Some(format!("object {object}: the rows {oldest} to {newest} are not trimmed")));
             }
         }
         Ok(None)
