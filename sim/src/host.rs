@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdc::{
-    ArchiveSettings, AuditSettings, CaptureSettings, Cdc, Deadline, DiskSettings, Env, HandleSettings, LinkOptions,
-    RetentionSettings, Settings, Trouble,
+    ArchiveSettings, AuditSettings, CaptureSettings, Cdc, Deadline, DiskSettings, Env, HandleSettings,
+    LinkOptions, RetentionSettings, Settings, Trouble,
 };
 use cdc_iceberg::Storage;
 use cdc_model::ObjectId;
@@ -208,7 +208,6 @@ impl Host {
                 sync_ms: self.options.sync_ms.unwrap_or(DiskSettings::default().sync_ms),
             },
             remotes,
-            ..Settings::default()
         }
     }
 

@@ -105,7 +105,9 @@ impl<R: Runner> World<'_, R> {
             if !is_attached {
                 continue;
             }
-            let Some((oldest, newest)) = self.quietly(host, |looks, _| looks.captured(object))? else { continue };
+            let Some((oldest, newest)) = self.quietly(host, |looks, _| looks.captured(object))? else {
+                continue;
+            };
             ensure(trim != Trim::Never || oldest == 1, PROMISE, || {
                 format!("the database of object {object} has the captured rows {oldest} to {newest}")
             })?;
