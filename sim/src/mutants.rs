@@ -9,6 +9,8 @@ pub struct Mutant {
     pub breaks: &'static str,
     /// What a run that notices it says is not kept: one of these.
     pub caught_by: &'static [&'static str],
+    /// The text of a stored plan that shows it, where few seeds do. It is run before them.
+    pub plan: Option<&'static str>,
 }
 
 const ACKED: &str = "acknowledged means durable";
@@ -54,14 +56,26 @@ const TOLD: &str = "below the floor is told";
 const WHOLE: &str = "all of a transaction or nothing";
 
 const fn mutant(name: &'static str, breaks: &'static str, caught_by: &'static [&'static str]) -> Mutant {
-    Mutant { name, breaks, caught_by }
+    Mutant { name, breaks, caught_by, plan: None }
+}
+
+/// A mutant that hardly a seed shows.
+const fn rare(mutant: Mutant, plan: &'static str) -> Mutant {
+    Mutant { plan: Some(plan), ..mutant }
 }
 
 /// All that are planted.
 pub const MUTANTS: &[Mutant] = &[
     // Capture and log.
     mutant("ack-without-commit", "an answer waits for the commit", &[ACKED, CAPTURED, DENSE, STAYS]),
-    mutant("recovered-rows-not-synced", "what is told is on disk", &[ACKED, CAPTURED, ONCE, STAYS, STOPPED]),
+    rare(
+        mutant(
+            "recovered-rows-not-synced",
+            "what is told is on disk",
+            &[ACKED, CAPTURED, ONCE, STAYS, STOPPED],
+        ),
+        include_str!("../plans/power-lost-after-a-kill.json"),
+    ),
     mutant("not-synced", "a commit is on disk", &[ACKED, CAPTURED, STAYS, WHOLE, SETTLED]),
     mutant(
         "sync-changes-nothing",
@@ -94,7 +108,10 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("checkpoint-epoch-not-compared", "a cursor of a log that is gone is refused", &[CURSOR]),
     mutant("poisoned-log-not-reopened", "a log works again after a commit that failed", &[ARRIVES]),
     mutant("project-not-locked", "one process serves a project", &[ALONE]),
-    mutant("full-disk-told-for-ever", "after a full disk everything goes on", &[STOPPED]),
+    rare(
+        mutant("full-disk-told-for-ever", "after a full disk everything goes on", &[STOPPED]),
+        include_str!("../plans/trouble-of-a-full-disk-stays.json"),
+    ),
     mutant(
         "full-from-the-start-not-noticed",
         "an engine that begins on a full disk goes on",
@@ -209,6 +226,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::plan::FaultPlan;
 
     fn planted(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -232,6 +250,8 @@ mod tests {
         assert_eq!(found, listed);
         assert_eq!(listed.len(), MUTANTS.len());
         assert!(PLANNED.iter().all(|(name, _)| !listed.contains(*name)));
+        let plans = MUTANTS.iter().filter_map(|mutant| mutant.plan);
+        plans.for_each(|plan| drop(serde_json::from_str::<FaultPlan>(plan).unwrap()));
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl FaultPlan {
         archivers(&mut Random::stream(seed, "archivers"), &options, &mut faults);
         aftershocks(&mut Random::stream(seed, "aftershocks"), &mut faults);
         endings(&mut Random::stream(seed, "endings"), &options, &mut faults);
+        fills(&mut Random::stream(seed, "fills"), &options, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
         Self { seed, options, faults, mutant: None }
     }
@@ -234,6 +235,26 @@ fn disks(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
         for _ in 0..random.between(1, 3) {
             let kind = FaultKind::StoreOutage { for_ms: random.between(50, 3_000) };
             faults.push(Fault { at_ms: random.between(0, options.trouble_ms), kind });
+        }
+    }
+}
+
+/// Disks that run full and stay so: there is some more room in the meantime, but not enough to take anything new.
+fn fills(random: &mut Random, options: &Options, faults: &mut Vec<Fault>) {
+    if !random.chance(15) {
+        return;
+    }
+    for host in 0..options.hosts {
+        let at_ms = random.between(5, options.trouble_ms);
+        let mut full = |at_ms, room| {
+            faults.push(Fault { at_ms, kind: FaultKind::DiskFull { host, room, for_ms: LONG_MS } })
+        };
+        full(at_ms, random.between(0, 10_000));
+        if random.chance(70) {
+            full(
+                at_ms + random.between(20, options.trouble_ms / 3),
+                *random.pick(&[2_000, 20_000, 10_000_000]),
+            );
         }
     }
 }

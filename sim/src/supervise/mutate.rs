@@ -1,4 +1,4 @@
-//! Plants a mutant and runs seeds until the promise it breaks is seen broken.
+//! Plants a mutant and runs its stored plan and seeds until the promise it breaks is seen broken.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -20,9 +20,9 @@ pub(super) struct Tried {
     pub(super) name: String,
     pub(super) breaks: String,
     pub(super) expected: Vec<String>,
-    /// The promise that caught it and the seed that showed it.
-    pub(super) caught: Option<(String, u64)>,
-    /// Seeds that were run with it, the one that caught it included.
+    /// The promise that caught it and what showed it: a seed or its stored plan.
+    pub(super) caught: Option<(String, String)>,
+    /// Seeds and plans that were run with it, the one that caught it included.
     pub(super) seeds: u64,
     /// In so many of them the planted code was executed.
     pub(super) acted: u64,
@@ -48,7 +48,11 @@ pub(super) struct Seeds<D> {
     pub(super) draw: D,
 }
 
-/// Runs seeds with a mutant, one after the other, until it is caught.
+/// Runs a mutant's plan and seeds with it, one after the other, until it is caught.
+///
+/// # Panics
+///
+/// When the stored plan is none, which a test of the table rules out.
 pub(super) fn try_one(
     mutant: &Mutant,
     children: &Children,
@@ -68,8 +72,11 @@ pub(super) fn try_one(
         took_ms: 0,
         stopped: false,
     };
-    for seed in (seeds.first..).take(usize::try_from(seeds.max).unwrap_or(usize::MAX)) {
-        let sound = (seeds.draw)(seed);
+    let stored = mutant.plan.map(|plan| serde_json::from_str(plan).expect("a stored plan is one"));
+    let stored = stored.into_iter().map(|plan| ("its stored plan".to_owned(), plan));
+    let drawn = (seeds.first..).take(usize::try_from(seeds.max).unwrap_or(usize::MAX));
+    let drawn = drawn.map(|seed| (format!("seed {seed}"), (seeds.draw)(seed)));
+    for (label, sound) in stored.chain(drawn) {
         let plan = FaultPlan { mutant: Some(mutant.name.to_owned()), ..sound.clone() };
         let ran = children.run(&plan, runner);
         let breach = match ran.verdict {
@@ -93,7 +100,7 @@ pub(super) fn try_one(
         // A seed that fails without the mutant would catch any of them.
         match children.run(&sound, runner).verdict {
             Verdict::Kept => {
-                tried.caught = Some((breach.promise, seed));
+                tried.caught = Some((breach.promise, label));
                 break;
             }
             Verdict::Broken(_) => tried.unusable += 1,

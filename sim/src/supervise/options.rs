@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     const fn mutant(name: &'static str) -> Mutant {
-        Mutant { name, breaks: "", caught_by: &[] }
+        Mutant { name, breaks: "", caught_by: &[], plan: None }
     }
 
     #[test]

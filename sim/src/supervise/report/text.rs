@@ -103,7 +103,7 @@ fn figures(report: &Report, text: &mut String) {
 pub(in crate::supervise) fn mutant_line(tried: &Tried) -> String {
     let Tried { name, seeds, acted, .. } = tried;
     let end = match &tried.caught {
-        Some((promise, seed)) => format!("caught by seed {seed} ({seeds} run): {promise}"),
+        Some((promise, by)) => format!("caught by {by} ({seeds} run): {promise}"),
         None if tried.stopped => format!("not decided after {seeds} seeds"),
         None => {
             format!("SURVIVED {seeds} seeds, acted in {acted}; expected: {}", tried.expected.join(", or "))
