@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
 use crate::comparison::{Comparison, Remaining};
 use crate::drain::{self, Compare, Drained, From, Outcome, Source};
-use crate::foreign::{check_owner, is_a_log, open_database, open_waiting};
+use crate::foreign::{LocalFile, check_owner, is_a_log, open_database, open_waiting};
 use crate::schema::Schema;
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::trim::{self, TRIMS, Trimmed, trims};
@@ -35,6 +35,7 @@ pub struct Attached {
     patience: Duration,
     /// Which file turned out to be damaged at the last look.
     damage: Option<Damage>,
+    local: LocalFile,
 }
 
 /// The counter of how often others held the database for longer than we waited.
@@ -93,7 +94,7 @@ impl Attached {
         clock: &Clock,
     ) -> Result<Self> {
         let was_attached = |error: Error| if log.exists() { error.of_database(database) } else { error };
-        let user = open_waiting(database, patience).map_err(was_attached)?;
+        let user = open_waiting(database, patience, &LocalFile::default()).map_err(was_attached)?;
         // Before a log is made for what is another's, and again with the log's own name.
         check_owner(&user, database, id, None).map_err(|error| error.of_database(database))?;
         let log = Log::open(log, id, clock)?;
@@ -126,7 +127,16 @@ impl Attached {
 
     fn over(log: Log, database: &Path, tables: Tables, patience: Duration) -> Self {
         let database = database.to_owned();
-        Self { database, tables, log, healthy_at: None, collisions: 0, patience, damage: None }
+        Self {
+            database,
+            tables,
+            log,
+            healthy_at: None,
+            collisions: 0,
+            patience,
+            damage: None,
+            local: LocalFile::default(),
+        }
     }
 
     /// The log.
@@ -401,7 +411,8 @@ impl Attached {
     }
 
     fn open_database(&self, patience: Duration) -> Result<Connection> {
-        open_waiting(&self.database, patience).map_err(|error| error.of_database(&self.database))
+        let opened = open_waiting(&self.database, patience, &self.local);
+        opened.map_err(|error| error.of_database(&self.database))
     }
 
     fn trim_once(&mut self, mark: CaptureRow, patience: Duration) -> Result<u64> {

@@ -1,6 +1,8 @@
 //! Databases that belong to an application: how one is opened for a look, whose capture is in it, and how that is taken
 //! out.
 
+use std::cell::Cell;
+use std::fs::Metadata;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,20 +11,49 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::{Error, Result, capture, store};
 
+/// The file that was found on a local disk last, by device and number. What the system mounts is asked once for each: that
+/// takes longer than opening the database.
+#[derive(Debug, Default)]
+pub(crate) struct LocalFile(Cell<Option<(u64, u64)>>);
+
+impl LocalFile {
+    fn check(&self, path: &Path) -> Result<()> {
+        let not_found = |_error| Error::NotFound { path: path.to_owned() };
+        let metadata = path.metadata().map_err(not_found)?;
+        if !metadata.is_file() {
+            return Err(Error::NotADatabase { path: path.to_owned() });
+        }
+        let file = number(&metadata);
+        if file.is_some() && file == self.0.get() {
+            return Ok(());
+        }
+        if let Some(kind) = network_file_system(&path.canonicalize().map_err(not_found)?) {
+            return Err(Error::NetworkFileSystem { path: path.to_owned(), kind });
+        }
+        self.0.set(file);
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+fn number(file: &Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+const fn number(_file: &Metadata) -> Option<(u64, u64)> {
+    None
+}
+
 /// Opens a foreign database for one look. It must exist, be writable, UTF-8 and on a local disk.
 pub(crate) fn open_database(path: &Path) -> Result<Connection> {
-    open_waiting(path, store::BUSY_TIMEOUT)
+    open_waiting(path, store::BUSY_TIMEOUT, &LocalFile::default())
 }
 
 /// As [`open_database`], waiting so long for another process's lock.
-pub(crate) fn open_waiting(path: &Path, timeout: Duration) -> Result<Connection> {
-    let canonical = path.canonicalize().map_err(|_error| Error::NotFound { path: path.to_owned() })?;
-    if !canonical.is_file() {
-        return Err(Error::NotADatabase { path: path.to_owned() });
-    }
-    if let Some(kind) = network_file_system(&canonical) {
-        return Err(Error::NetworkFileSystem { path: path.to_owned(), kind });
-    }
+pub(crate) fn open_waiting(path: &Path, timeout: Duration, local: &LocalFile) -> Result<Connection> {
+    local.check(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let named = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned() },
@@ -104,4 +135,29 @@ pub(crate) fn strip_at(user: &Connection) -> Result<()> {
 pub(crate) fn is_a_log(user: &Connection) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_cdc_log')";
     Ok(user.query_row(sql, [], |row| row.get(0))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_put_in_the_place_of_a_local_one_is_looked_at_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("app.db"), folder.path().join("other.db"));
+        let local = LocalFile::default();
+        assert!(matches!(local.check(&path), Err(Error::NotFound { .. })));
+        std::fs::write(&path, "").unwrap();
+        std::fs::write(&other, "").unwrap();
+        local.check(&path).unwrap();
+        let first = local.0.get();
+        local.check(&path).unwrap();
+        assert_eq!((local.0.get(), first.is_some()), (first, cfg!(unix)));
+        std::fs::rename(&other, &path).unwrap();
+        local.check(&path).unwrap();
+        assert!(local.0.get() != first || !cfg!(unix));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(local.check(&path), Err(Error::NotADatabase { .. })));
+    }
 }
