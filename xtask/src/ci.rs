@@ -25,7 +25,7 @@ enum Step {
     Doc,
     /// The test command that the README shows.
     Test,
-    /// `cargo xtask sim` with some seeds twice, all stored plans, fixed seeds and almost half of the mutants.
+    /// `cargo xtask sim` with some seeds twice, all stored plans, fixed seeds and a third of the mutants.
     Sim,
     /// The demo command that the README shows, in a folder of its own.
     Demo,

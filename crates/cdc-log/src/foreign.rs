@@ -11,8 +11,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::{Error, Result, capture, store};
 
-/// The file that was found on a local disk last, by device and number. What the system mounts is asked once for each: that
-/// takes longer than opening the database.
+/// The file that was found on a local disk last, by device and number: what the system mounts is read once for each, not at
+/// every look.
 #[derive(Debug, Default)]
 pub(crate) struct LocalFile(Cell<Option<(u64, u64)>>);
 

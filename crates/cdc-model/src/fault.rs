@@ -1,7 +1,7 @@
 //! Faults that are planted on purpose: what `fault_point!`, `mutant!` and `reached!` ask.
 //!
 //! All three are constant without `--cfg cdc_fault`, so that a normal build holds nothing of them. With it, one process
-//! runs one simulated world, and what is active is decided once, before that world begins.
+//! runs one simulated world, and what is active is decided once, before that world begins; disks fill while it lasts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
