@@ -175,5 +175,10 @@ mod tests {
         plant(None);
         assert!(!fires("a.site") && !is_switched_on("m"));
         assert_eq!((ENABLED, fault_point!("b.site")), (cfg!(cdc_fault), false));
+        set_full(Path::new("/host-1"), true);
+        assert_eq!(is_full(Path::new("/host-1/ballast")), ENABLED);
+        assert!(!is_full(Path::new("/host-11/ballast")));
+        plant(None);
+        assert!(!is_full(Path::new("/host-1/ballast")));
     }
 }
