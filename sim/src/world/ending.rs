@@ -6,9 +6,10 @@ use cdc::{Trim, Trouble};
 use cdc_model::{Remedy, fault};
 use tokio::sync::oneshot;
 
-use crate::checks::{check_fold, not_consumed, parted_from_parent};
+use crate::checks::{Looks, check_fold, not_consumed, parted_from_parent};
 use crate::failure::{Broken, ensure};
 use crate::host::Order;
+use crate::oracle::Oracle;
 use crate::plan::NetworkRates;
 use crate::world::befalling::Death;
 use crate::world::{ARRIVAL_ASKED_EVERY, End, FOLDS_MAX, LIVENESS_MAX, Runner, World, lock};
@@ -61,14 +62,7 @@ impl<R: Runner> World<'_, R> {
     }
 
     pub(super) fn not_consumed(&mut self) -> Result<Option<String>, Broken> {
-        for object in 0..self.paths.len() {
-            let host = lock(&self.oracle).place(object).host;
-            let missing = self.quietly(host, |looks, oracle| not_consumed(oracle, looks, object))?;
-            if missing.is_some() {
-                return Ok(missing);
-            }
-        }
-        Ok(None)
+        self.first_missing(|_, _| true, |looks, oracle, object| not_consumed(oracle, looks, object))
     }
 
     /// A log that keeps more hot than it is to, although everybody has taken it.
@@ -77,19 +71,15 @@ impl<R: Runner> World<'_, R> {
         if lock(&self.oracle).any_rewound() {
             return Ok(None);
         }
-        for object in 0..self.paths.len() {
-            let place = lock(&self.oracle).place(object).clone();
-            if place.parent.is_none() && !place.archives {
-                continue;
-            }
-            let held =
-                self.quietly(place.host, |looks, _| Ok((looks.floor(object)?.0, looks.tail(object)?)))?;
-            let (floor, tail) = held;
-            if floor + most.max(1) <= tail {
-                return Ok(Some(format!("object {object} keeps {floor} to {tail}, it is to keep {most}")));
-            }
-        }
-        Ok(None)
+        let is_taken = |oracle: &Oracle, object| {
+            let place = oracle.place(object);
+            place.parent.is_some() || place.archives
+        };
+        self.first_missing(is_taken, |looks, _, object| {
+            let ((floor, _), tail) = (looks.floor(object)?, looks.tail(object)?);
+            Ok((floor + most.max(1) <= tail)
+                .then(|| format!("object {object} keeps {floor} to {tail}, it is to keep {most}")))
+        })
     }
 
     /// Drained rows that an application's database still has, although they are to go; or has no more, although they are
@@ -97,40 +87,39 @@ impl<R: Runner> World<'_, R> {
     pub(super) fn not_trimmed(&mut self) -> Result<Option<String>, Broken> {
         const PROMISE: &str = "rows stay where none are to be trimmed";
         let trim = self.plan.options.trim;
-        for object in 0..self.paths.len() {
-            let (host, is_attached) = {
-                let oracle = lock(&self.oracle);
-                (oracle.place(object).host, oracle.is_attached(object))
-            };
-            if !is_attached {
-                continue;
-            }
-            let Some((oldest, newest)) = self.quietly(host, |looks, _| looks.captured(object))? else {
-                continue;
-            };
+        self.first_missing(Oracle::is_attached, |looks, _, object| {
+            let Some((oldest, newest)) = looks.captured(object)? else { return Ok(None) };
             ensure(trim != Trim::Never || oldest == 1, PROMISE, || {
                 format!("the database of object {object} has the captured rows {oldest} to {newest}")
             })?;
-            if trim != Trim::Never && newest - oldest >= UNTRIMMED_MAX {
-                return Ok(Some(format!("object {object}: the rows {oldest} to {newest} are not trimmed")));
-            }
-        }
-        Ok(None)
+            let is_long = trim != Trim::Never && newest - oldest >= UNTRIMMED_MAX;
+            Ok(is_long.then(|| format!("object {object}: the rows {oldest} to {newest} are not trimmed")))
+        })
     }
 
     /// What the log of an object whose application lost something does not say of its tables.
     pub(super) fn not_drained(&mut self) -> Result<Option<String>, Broken> {
+        self.first_missing(Oracle::is_loose, |looks, oracle, object| {
+            let differ = looks.tables_differ(oracle, object)?;
+            Ok(differ.map(|differ| format!("object {object}: its tables and its log differ: {differ}")))
+        })
+    }
+
+    /// What the first object that lacks something lacks, of those that are to be asked.
+    fn first_missing(
+        &mut self,
+        is_asked: impl Fn(&Oracle, usize) -> bool,
+        ask: impl Fn(&mut Looks, &mut Oracle, usize) -> Result<Option<String>, Broken>,
+    ) -> Result<Option<String>, Broken> {
         for object in 0..self.paths.len() {
-            let (host, is_loose) = {
+            let host = {
                 let oracle = lock(&self.oracle);
-                (oracle.place(object).host, oracle.is_loose(object))
+                is_asked(&oracle, object).then(|| oracle.place(object).host)
             };
-            if !is_loose {
-                continue;
-            }
-            let differ = self.quietly(host, |looks, oracle| looks.tables_differ(oracle, object))?;
-            if let Some(differ) = differ {
-                return Ok(Some(format!("object {object}: its tables and its log differ: {differ}")));
+            let Some(host) = host else { continue };
+            let missing = self.quietly(host, |looks, oracle| ask(looks, oracle, object))?;
+            if missing.is_some() {
+                return Ok(missing);
             }
         }
         Ok(None)
