@@ -44,7 +44,8 @@
 //!   Published.
 //! - `drain-{narrow,wide}`: `Attached::look` over captured rows (half inserts, then updates and deletes) in one
 //!   transaction. Baseline: bare inserts of the rows that came out of it, in one transaction at the same sync. At most
-//!   3.
+//!   3. Published: `look-{narrow,wide}`, the same with a single row, so that nearly all of it is opening the database,
+//!   reading its schema and finding out that nothing is wrong.
 //! - `inbox-{1,100}`: batches of 100 children's events with so many origins in each: admit, plan, store with the mark of
 //!   each origin, the link's mark and the counters, a transaction per batch. Baseline: as many events of one's own
 //!   appended through the same log in the same transactions. At most 1.3 for one origin; published for a hundred.
@@ -247,6 +248,12 @@ impl Report {
             if self.wants(name) {
                 let compared = compare(self.pick(7, 15), &mut drain_sides(shape, self.pick(5000, 10_000))?)?;
                 self.add(Figure::of(name, &compared, (0, 1), (Kind::Cost, Metric::Cpu), Some(3.0)));
+            }
+        }
+        for (shape, name) in [(Shape::narrow(), "look-narrow"), (Shape::wide(), "look-wide")] {
+            if self.wants(name) {
+                let compared = compare(self.pick(100, 400), &mut drain_sides(shape, 1)?)?;
+                self.add(Figure::of(name, &compared, (0, 1), (Kind::Cost, Metric::Cpu), None));
             }
         }
         Ok(())

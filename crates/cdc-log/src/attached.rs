@@ -2,12 +2,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdc_model::{Clock, Fold, ObjectId, mutant};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use crate::capture::{self, Installed, KnownTables, Plan, Tables};
 use crate::comparison::{Comparison, Remaining};
 use crate::drain::{self, Compare, Drained, From, Outcome, Source};
-use crate::foreign::{LocalFile, check_owner, is_a_log, open_database, open_waiting};
+use crate::foreign::{LocalFile, check_owner, check_prepared_owner, is_a_log, open_database, open_waiting};
 use crate::schema::Schema;
 use crate::transaction::{CaptureRow, LogTransaction};
 use crate::trim::{self, TRIMS, Trimmed, trims};
@@ -267,12 +267,14 @@ impl Attached {
     /// Drains one chunk inside the read transaction the caller holds on the database. Gives false when capture must
     /// be found healthy first.
     pub(crate) fn look_in(&mut self, user: &Connection, look: &mut Look, compare: Compare) -> Result<bool> {
-        self.check_owner(user)?;
         let schema = Schema::read(user)?;
         let is_healthy = |at| at == schema || mutant!("changed-schema-not-healed");
         if !self.healthy_at.is_some_and(is_healthy) {
+            self.check_owner(user)?;
             return Ok(false);
         }
+        // With that schema the tables of capture are there.
+        self.check_prepared_owner(user)?;
         let mark = drain::mark(&self.log.conn)?;
         let state = mark_state(user, mark)?;
         if state == MarkState::Agrees && trims(user)? > trims(&self.log.conn)? {
@@ -372,6 +374,10 @@ impl Attached {
 
     pub(crate) fn check_owner(&self, user: &Connection) -> Result<()> {
         check_owner(user, &self.database, self.log.id(), Some(&self.log.epoch().to_string()))
+    }
+
+    fn check_prepared_owner(&self, user: &Connection) -> Result<()> {
+        check_prepared_owner(user, &self.database, self.log.id(), Some(&self.log.epoch().to_string()))
     }
 
     /// Removes drained capture rows from the database, a few at a time, never the one at the mark. Does nothing
@@ -546,22 +552,16 @@ pub(crate) enum MarkState {
 }
 
 pub(crate) fn mark_state(user: &Connection, mark: Option<CaptureRow>) -> Result<MarkState> {
-    let oldest: Option<i64> = user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?;
+    let oldest = capture::oldest_row(user)?;
     let agrees = match mark {
-        Some(mark) => {
-            let nonce = "SELECT nonce FROM _cdc_capture WHERE seq = ?1";
-            let nonce = user.query_row(nonce, [mark.seq], |row| Ok(capture::nonce_of(row.get_ref(0)?)));
-            nonce.optional()? == Some(mark.nonce)
-        }
+        Some(mark) => capture::nonce_at(user, mark.seq)? == Some(mark.nonce),
         None => oldest.is_some_and(|oldest| oldest <= 1),
     };
     Ok(if agrees { MarkState::Agrees } else { MarkState::Differs { oldest } })
 }
 
 fn has_rows_after(user: &Connection, mark: Option<CaptureRow>) -> Result<bool> {
-    let after = mark.map_or(0, |mark| mark.seq);
-    let sql = "SELECT EXISTS(SELECT 1 FROM _cdc_capture WHERE seq > ?1)";
-    Ok(user.query_row(sql, [after], |row| row.get(0))?)
+    Ok(capture::first_row_after(user, mark.map_or(0, |mark| mark.seq))?.is_some())
 }
 
 pub(crate) fn has_capture_rows(user: &Connection) -> Result<bool> {

@@ -189,8 +189,7 @@ fn begins_with_gap(user: &Connection, from: From) -> Result<bool> {
     if from == From::Oldest {
         return Ok(false);
     }
-    let mut first = user.prepare_cached("SELECT min(seq) FROM _cdc_capture WHERE seq > ?1")?;
-    let first: Option<i64> = first.query_row([from.seq()], |row| row.get(0))?;
+    let first = capture::first_row_after(user, from.seq())?;
     Ok(first.is_some_and(|first| first != from.seq() + 1))
 }
 

@@ -94,9 +94,16 @@ fn network_file_system(path: &Path) -> Option<String> {
 
 /// The database may be drained by this log only, and for this object only.
 pub(crate) fn check_owner(user: &Connection, path: &Path, id: &ObjectId, log: Option<&str>) -> Result<()> {
-    if !capture::is_prepared(user)? {
-        return Ok(());
-    }
+    if capture::is_prepared(user)? { check_prepared_owner(user, path, id, log) } else { Ok(()) }
+}
+
+/// As [`check_owner`], of a database that has the tables of capture.
+pub(crate) fn check_prepared_owner(
+    user: &Connection,
+    path: &Path,
+    id: &ObjectId,
+    log: Option<&str>,
+) -> Result<()> {
     let found: Option<String> = store::meta_of_others(user, "object")?;
     if let Some(found) = found.filter(|found| found != id.as_str()) {
         return Err(Error::AnotherObject { path: path.to_owned(), found, expected: id.clone() });

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use crate::attached::{MarkState, mark_state};
 use crate::transaction::CaptureRow;
-use crate::{Log, Result, store};
+use crate::{Log, Result, capture, store};
 
 /// Capture rows that have been drained are trimmed once there are this many.
 const TRIM_ROWS_MIN: i64 = 256;
@@ -40,13 +40,10 @@ pub(crate) fn trims(conn: &Connection) -> Result<i64> {
     Ok(store::meta_of_others(conn, TRIMS)?.unwrap_or_default())
 }
 
-fn oldest(user: &Connection) -> Result<Option<i64>> {
-    Ok(user.query_row("SELECT min(seq) FROM _cdc_capture", [], |row| row.get(0))?)
-}
-
 /// How many rows were drained up to the mark and not trimmed. Their positions are dense.
 pub(crate) fn untrimmed(user: &Connection, mark: Option<CaptureRow>) -> Result<u64> {
-    let rows = mark.zip(oldest(user)?).map_or(0, |(mark, oldest)| mark.seq.saturating_sub(oldest));
+    let rows =
+        mark.zip(capture::oldest_row(user)?).map_or(0, |(mark, oldest)| mark.seq.saturating_sub(oldest));
     Ok(u64::try_from(rows).unwrap_or_default())
 }
 
@@ -63,7 +60,8 @@ pub(crate) fn begin(user: &Connection, log: &mut Log, mark: CaptureRow) -> Resul
     if mark_state(user, Some(mark))? != MarkState::Agrees || mutant!("drained-rows-kept") {
         return Ok(None);
     }
-    let Some(oldest) = oldest(user)?.filter(|oldest| mark.seq.saturating_sub(*oldest) >= TRIM_ROWS_MIN)
+    let Some(oldest) =
+        capture::oldest_row(user)?.filter(|oldest| mark.seq.saturating_sub(*oldest) >= TRIM_ROWS_MIN)
     else {
         return Ok(None);
     };

@@ -9,6 +9,8 @@ pub(crate) use install::{
     remove_all, write_barrier, write_row,
 };
 pub use install::{Installed, Tables};
+mod places;
+pub(crate) use places::{first_row_after, nonce_at, oldest_row};
 mod rows;
 pub(crate) use rows::{integer, nonce_of, time_of};
 mod shape;
