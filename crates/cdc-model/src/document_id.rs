@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use crate::{Error, Value, ValueRef, json};
@@ -18,7 +20,7 @@ pub struct KeyShape {
 #[must_use]
 pub fn document_id(key: &[ValueRef<'_>], shape: KeyShape) -> String {
     match *key {
-        [ValueRef::Integer(number)] if shape.numeric => return number.to_string(),
+        [ValueRef::Integer(number)] if shape.numeric => return itoa::Buffer::new().format(number).to_owned(),
         [ValueRef::Text(text)] if !text.starts_with(b"[") => {
             if let Ok(text) = std::str::from_utf8(text) {
                 return text.to_owned();
@@ -51,14 +53,19 @@ pub fn document_key(id: &str, shape: KeyShape) -> Result<Vec<Value>, Error> {
     Ok(vec![number.map_or_else(|| Value::Text(id.as_bytes().to_vec()), Value::Integer)])
 }
 
-/// Appends a column name as a segment of a changed-field path: dots and backslashes are escaped.
-pub(crate) fn push_segment(path: &mut String, name: &str) {
+/// A column name as a segment of a changed-field path: dots and backslashes are escaped.
+pub(crate) fn segment(name: &str) -> Cow<'_, str> {
+    if !name.contains(['.', '\\']) {
+        return Cow::Borrowed(name);
+    }
+    let mut segment = String::with_capacity(name.len() + 2);
     for char in name.chars() {
         if char == '.' || char == '\\' {
-            path.push('\\');
+            segment.push('\\');
         }
-        path.push(char);
+        segment.push(char);
     }
+    Cow::Owned(segment)
 }
 
 /// The paths at which two documents differ: dotted leaf paths, arrays whole, an added or removed key at the
@@ -95,7 +102,7 @@ fn differences(
         if len > 0 {
             path.push('.');
         }
-        push_segment(path, key);
+        path.push_str(&segment(key));
         match (before.get(key), after.get(key)) {
             (Some(before), Some(after)) => differences(path, before, after, paths),
             _ => paths.push(path.clone()),
@@ -107,13 +114,7 @@ fn differences(
 /// The names of changed columns as changed-field paths, sorted, as a JSON array.
 #[must_use]
 pub fn changed_columns_json<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let mut paths: Vec<String> = names
-        .map(|name| {
-            let mut path = String::new();
-            push_segment(&mut path, name);
-            path
-        })
-        .collect();
+    let mut paths: Vec<_> = names.map(segment).collect();
     paths.sort_unstable();
     let mut out = String::from("[");
     for (index, path) in paths.iter().enumerate() {

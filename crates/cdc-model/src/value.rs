@@ -55,7 +55,9 @@ impl<'a> ValueRef<'a> {
     pub fn write_json(&self, out: &mut String, bytes_max: usize) {
         match *self {
             Self::Null => out.push_str("null"),
-            Self::Integer(i) if i.unsigned_abs() <= PLAIN_INTEGER_MAX => json::push_display(out, i),
+            Self::Integer(i) if i.unsigned_abs() <= PLAIN_INTEGER_MAX => {
+                out.push_str(itoa::Buffer::new().format(i));
+            }
             Self::Integer(i) => json::push_display(out, format_args!("{{\"$int\":\"{i}\"}}")),
             Self::Real(r) if r.is_nan() => out.push_str("null"),
             Self::Real(r) if r.is_infinite() => {

@@ -55,6 +55,9 @@ impl Assembler {
         }
         let first = || -> Result<Vec<ValueRef<'_>>> {
             let rest = values(row, FIRST_VALUE, width.saturating_sub(part.len()))?;
+            if part.is_empty() {
+                return Ok(rest);
+            }
             Ok(part.iter().filter_map(Value::as_ref).chain(rest).collect())
         };
         if !matches!(op, "O" | "R" | "I" | "D" | "U") {
@@ -72,15 +75,15 @@ impl Assembler {
                 let (document_id, values) = (shape.document_id(&values), owned(&values));
                 self.replaced.push(Replaced { table: table.clone(), document_id, values });
             }
-            "I" => bodies.extend(self.write(table, None, Some(&first()?))),
-            "D" => bodies.extend(self.write(table, Some(&first()?), None)),
+            "I" => self.write(&mut bodies, table, None, Some(&first()?)),
+            "D" => self.write(&mut bodies, table, Some(&first()?), None),
             _ => {
                 if let Some(old) = self.old.take() {
                     let old: Vec<_> = old.iter().filter_map(Value::as_ref).collect();
-                    bodies.extend(self.write(table, Some(&old), Some(&first()?)));
+                    self.write(&mut bodies, table, Some(&old), Some(&first()?));
                 } else {
                     let (old, new) = (first()?, values(row, FIRST_VALUE + width, width)?);
-                    bodies.extend(self.write(table, Some(&old), Some(&new)));
+                    self.write(&mut bodies, table, Some(&old), Some(&new));
                 }
             }
         }
@@ -100,18 +103,18 @@ impl Assembler {
         std::mem::take(&mut self.replaced).into_iter().map(gone).collect()
     }
 
-    /// The bodies of one written row: deletions of other rows it replaced, then itself. An update that changes the
+    /// Adds the bodies of one written row: deletions of other rows it replaced, then itself. An update that changes the
     /// key is a deletion and an insertion.
     fn write(
         &mut self,
+        bodies: &mut Vec<Body>,
         table: &CapturedTable,
         old: Option<&[ValueRef<'_>]>,
         new: Option<&[ValueRef<'_>]>,
-    ) -> Vec<Body> {
+    ) {
         let writer = BodyWriter { shape: &table.shape, version: table.version };
         let old_id = old.map(|old| table.shape.document_id(old));
         let new_id = new.map(|new| table.shape.document_id(new));
-        let mut bodies = Vec::new();
         let mut replaced_here = None;
         for Replaced { document_id: id, values, .. } in std::mem::take(&mut self.replaced) {
             if Some(&id) == new_id.as_ref() && Some(&id) != old_id.as_ref() {
@@ -134,7 +137,6 @@ impl Assembler {
                 }
             }
         }
-        bodies
     }
 }
 
@@ -147,16 +149,17 @@ pub(crate) fn values<'r>(row: &'r Row<'_>, from: usize, count: usize) -> Result<
     if from + count > row.as_ref().column_count() {
         return Err(Error::UnfitCaptureRow { row: row.get(0)? });
     }
-    let value = |at: usize| {
-        Ok(match row.get_ref(at)? {
+    let mut values = Vec::with_capacity(count);
+    for at in from..from + count {
+        values.push(match row.get_ref(at)? {
             Sqlite::Null => ValueRef::Null,
             Sqlite::Integer(i) => ValueRef::Integer(i),
             Sqlite::Real(r) => ValueRef::Real(r),
             Sqlite::Text(t) => ValueRef::Text(t),
             Sqlite::Blob(b) => ValueRef::Blob(b),
-        })
-    };
-    (from..from + count).map(value).collect()
+        });
+    }
+    Ok(values)
 }
 
 struct BodyWriter<'a> {
@@ -179,10 +182,8 @@ impl BodyWriter<'_> {
         match (old, new) {
             (Some(old), Some(new)) => {
                 let changed = self.shape.changed(old, new);
-                let names = changed
-                    .iter()
-                    .filter_map(|at| self.shape.columns.get(*at))
-                    .map(|column| column.name.as_str());
+                let names =
+                    changed.iter().filter_map(|at| self.shape.columns.get(*at)).map(|column| &*column.name);
                 paths = changed_columns_json(names);
                 was = self.shape.json(old, |at| changed.contains(&at));
                 change.was = Some(&was);

@@ -14,9 +14,40 @@ const STATE_VALUES_MAX: usize = 1990;
 /// Values of more bytes are kept out of the log: only their size and digest are.
 const VALUE_BYTES_MAX: usize = 64 << 20;
 
+/// A column's name, and how it stands before its value in the JSON of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub(crate) struct ColumnName {
+    name: String,
+    member: String,
+}
+
+impl From<String> for ColumnName {
+    fn from(name: String) -> Self {
+        let mut member = String::new();
+        push_json_string(&mut member, &name);
+        member.push(':');
+        Self { name, member }
+    }
+}
+
+impl From<ColumnName> for String {
+    fn from(name: ColumnName) -> Self {
+        name.name
+    }
+}
+
+impl std::ops::Deref for ColumnName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Column {
-    pub(crate) name: String,
+    pub(crate) name: ColumnName,
     pub(crate) declared_type: String,
     /// Its place in the primary key, from 1.
     pub(crate) key: Option<u32>,
@@ -140,7 +171,7 @@ impl Shape {
 
     /// A column's place in a capture row.
     pub(crate) fn place(&self, column: &str) -> Option<usize> {
-        let at = self.columns.iter().position(|other| other.name == column)?;
+        let at = self.columns.iter().position(|other| &*other.name == column)?;
         Some(at + usize::from(self.rowid.is_some()))
     }
 
@@ -157,12 +188,16 @@ impl Shape {
     pub(crate) fn document_id(&self, values: &[ValueRef<'_>]) -> String {
         let offset = usize::from(self.rowid.is_some());
         let at = |index: usize| values.get(index).copied().unwrap_or(ValueRef::Null);
+        let numeric = KeyShape { numeric: self.numeric_key };
+        if let Some(alias) = self.rowid_alias {
+            return document_id(&[at(alias)], numeric);
+        }
         let mut key: Vec<_> = key_columns(&self.columns).map(|(index, _)| at(offset + index)).collect();
         let unique = !key.is_empty() && !key.iter().any(|value| matches!(value, ValueRef::Null));
         if !unique && offset == 1 {
             key.push(at(0));
         }
-        document_id(&key, KeyShape { numeric: self.numeric_key })
+        document_id(&key, numeric)
     }
 
     /// The JSON of one state of a row.
@@ -179,8 +214,7 @@ impl Shape {
             if out.len() > 1 {
                 out.push(',');
             }
-            push_json_string(&mut out, &column.name);
-            out.push(':');
+            out.push_str(&column.name.member);
             values.get(offset + index).unwrap_or(&ValueRef::Null).write_json(&mut out, VALUE_BYTES_MAX);
         }
         out.push('}');
@@ -199,7 +233,7 @@ impl Shape {
 
     pub(crate) fn schema_change(&self, version: u32) -> SchemaChange {
         let columns = self.columns.iter().map(|column| SchemaColumn {
-            name: column.name.clone(),
+            name: column.name.to_string(),
             declared_type: column.declared_type.clone(),
             key: column.key,
         });
@@ -239,7 +273,11 @@ fn columns(conn: &Connection, table: &str) -> Result<Vec<Column>> {
     )?;
     let columns = statement.query_map([table], |row| {
         let key: u32 = row.get(2)?;
-        Ok(Column { name: row.get(0)?, declared_type: row.get(1)?, key: (key > 0).then_some(key) })
+        Ok(Column {
+            name: row.get::<_, String>(0)?.into(),
+            declared_type: row.get(1)?,
+            key: (key > 0).then_some(key),
+        })
     })?;
     Ok(columns.collect::<Result<_, _>>()?)
 }

@@ -88,7 +88,7 @@ impl Key {
             let mut collate = String::new();
             if let Some(column) = column {
                 let name: Option<String> =
-                    statement.query_row([&shape.table, &column.name], |row| row.get(0)).optional()?;
+                    statement.query_row([&*shape.table, &*column.name], |row| row.get(0)).optional()?;
                 collate = name.map(|name| format!(" COLLATE {}", quoted(&name))).unwrap_or_default();
             }
             Ok(Self { name, at, collate })
@@ -352,7 +352,7 @@ fn conflict_columns(conn: &Connection, shape: &Shape, indexes: &[UniqueIndex]) -
     let conflicts = |name: &&str| {
         any || indexes.iter().any(|index| index.terms.iter().any(|term| term.of_table == of_table(name)))
     };
-    let columns = shape.columns.iter().map(|column| column.name.as_str()).filter(conflicts).map(quoted);
+    let columns = shape.columns.iter().map(|column| &*column.name).filter(conflicts).map(quoted);
     let rowid = shape.rowid_names().map(str::to_owned);
     Ok(columns.chain(rowid).collect())
 }
