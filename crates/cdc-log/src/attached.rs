@@ -4,7 +4,7 @@ use std::time::Duration;
 use cdc_model::{Clock, Fold, ObjectId, mutant};
 use rusqlite::Connection;
 
-use crate::capture::{self, Installed, KnownTables, Plan, Tables};
+use crate::capture::{self, Installed, KnownTables, MarkState, Plan, Tables};
 use crate::comparison::{Comparison, Remaining};
 use crate::drain::{self, Compare, Drained, From, Outcome, Source};
 use crate::foreign::{LocalFile, check_owner, check_prepared_owner, is_a_log, open_database, open_waiting};
@@ -235,7 +235,7 @@ impl Attached {
 
     fn look_once(&mut self, compare: Compare) -> Result<Look> {
         let user = self.open_database(self.patience)?;
-        if mutant!("trimmed-before-drained") && has_capture_rows(&user)? {
+        if mutant!("trimmed-before-drained") && capture::has_rows(&user)? {
             user.execute("DELETE FROM _cdc_capture WHERE seq < (SELECT max(seq) FROM _cdc_capture)", [])?;
         }
         let looked = self.look_at(&user, compare);
@@ -276,7 +276,7 @@ impl Attached {
         // With that schema the tables of capture are there.
         self.check_prepared_owner(user)?;
         let mark = drain::mark(&self.log.conn)?;
-        let state = mark_state(user, mark)?;
+        let state = capture::mark_state(user, mark)?;
         if state == MarkState::Agrees && trims(user)? > trims(&self.log.conn)? {
             // An older log in which nothing is missing: from here on it is as good as the one that was trimmed for.
             let count = trims(user)?;
@@ -284,7 +284,7 @@ impl Attached {
         }
         let at_rest = compare != Compare::Audit && !Comparison::read(&self.log.conn)?.is_needed();
         match state {
-            MarkState::Agrees if at_rest && !has_rows_after(user, mark)? => return Ok(true),
+            MarkState::Agrees if at_rest && !capture::has_rows_after(user, mark)? => return Ok(true),
             // Without any row there is nothing to hold the mark against.
             MarkState::Differs { oldest: None } => {
                 self.healthy_at = None;
@@ -332,9 +332,11 @@ impl Attached {
         let known = capture::known(&self.log.conn)?;
         let plan = Plan::make(user, &self.tables, &known)?;
         let mut installed = Installed { left_out: plan.left_out().to_vec(), ..Installed::default() };
-        if compare || !plan.is_empty() || !has_capture_rows(user)? {
+        if compare || !plan.is_empty() || !capture::has_rows(user)? {
             let healed = self.heal_locked(user, &known, compare);
             (installed, schema) = healed.map_err(|error| error.of_write_to(&self.database))?;
+        } else {
+            self.check_owner(user)?;
         }
         if stored != Some(schema) {
             self.log.transact(|log| schema.store(log.conn()))?;
@@ -360,11 +362,13 @@ impl Attached {
     }
 
     fn heal_in(&self, user: &Connection, known: &KnownTables, compare: bool) -> Result<(Installed, Schema)> {
+        // Again under the write lock: another log may have attached the database in between.
+        self.check_owner(user)?;
         capture::prepare(user, self.log.id(), &self.log.epoch().to_string())?;
-        if !has_capture_rows(user)? && known.is_empty() {
+        if !capture::has_rows(user)? && known.is_empty() {
             // Positions begin with a row that every later one follows.
             capture::write_row(user, 0, "A", &[])?;
-        } else if compare || !has_capture_rows(user)? {
+        } else if compare || !capture::has_rows(user)? {
             capture::write_barrier(user)?;
         }
         // Planned again under the write lock: the schema may have changed in between.
@@ -450,8 +454,10 @@ impl Attached {
             user.execute_batch("BEGIN").map_err(Error::Sqlite)?;
             let mark = drain::mark(&log.conn)?;
             let is_compared = !Comparison::read(&log.conn)?.is_needed();
-            let is_drained =
-                || Ok(mark_state(&user, mark)? == MarkState::Agrees && !has_rows_after(&user, mark)?);
+            let is_drained = || {
+                Ok(capture::mark_state(&user, mark)? == MarkState::Agrees
+                    && !capture::has_rows_after(&user, mark)?)
+            };
             if !is_compared || !is_drained().map_err(of_database)? {
                 return Ok(None);
             }
@@ -543,28 +549,31 @@ impl Start {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MarkState {
-    /// The row at the mark is the one that was drained, or nothing was drained yet.
-    Agrees,
-    /// It is another row or gone. `oldest` is the oldest row there is.
-    Differs { oldest: Option<i64> },
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(crate) fn mark_state(user: &Connection, mark: Option<CaptureRow>) -> Result<MarkState> {
-    let oldest = capture::oldest_row(user)?;
-    let agrees = match mark {
-        Some(mark) => capture::nonce_at(user, mark.seq)? == Some(mark.nonce),
-        None => oldest.is_some_and(|oldest| oldest <= 1),
-    };
-    Ok(if agrees { MarkState::Agrees } else { MarkState::Differs { oldest } })
-}
-
-fn has_rows_after(user: &Connection, mark: Option<CaptureRow>) -> Result<bool> {
-    Ok(capture::first_row_after(user, mark.map_or(0, |mark| mark.seq))?.is_some())
-}
-
-pub(crate) fn has_capture_rows(user: &Connection) -> Result<bool> {
-    let sql = "SELECT EXISTS(SELECT 1 FROM _cdc_capture)";
-    Ok(capture::is_prepared(user)? && user.query_row(sql, [], |row| row.get(0))?)
+    #[test]
+    fn of_two_logs_that_attach_a_database_at_once_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("app.db");
+        let app = Connection::open(&database).unwrap();
+        app.execute_batch("CREATE TABLE customers(id INTEGER PRIMARY KEY)").unwrap();
+        let id = "https://crm.headless.ly/acme".parse().unwrap();
+        let open = |log| {
+            let log = folder.path().join(log);
+            Attached::open(&database, &log, &id, Tables::All, &Clock::system()).unwrap()
+        };
+        let (mut first, mut second) = (open("first.db"), open("second.db"));
+        let user = open_database(&database).unwrap();
+        second.check_owner(&user).unwrap();
+        first.install().unwrap();
+        let mut refused = || matches!(second.heal(&user), Err(Error::DrainedElsewhere { .. }));
+        assert!(refused());
+        // There is something to be installed as well, and it is not.
+        app.execute_batch("CREATE TABLE orders(id INTEGER PRIMARY KEY)").unwrap();
+        assert!(refused());
+        let healed = first.look().unwrap().healed.unwrap();
+        assert_eq!(healed.new, ["orders"]);
+    }
 }

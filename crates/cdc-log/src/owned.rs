@@ -274,7 +274,7 @@ impl Log {
     /// Drains what others have written into captured tables of the file meanwhile, so that it is not taken for the next
     /// transaction's.
     pub(crate) fn drain_foreign(&mut self) -> Result<()> {
-        self.own_capture.pending |= crate::attached::has_capture_rows(&self.conn)?;
+        self.own_capture.pending |= capture::has_rows(&self.conn)?;
         self.drain().map(drop)
     }
 
@@ -501,7 +501,7 @@ impl OwnCapture {
 
     /// Drains what a write left because it was too large. A comparison that is under way goes on later.
     pub(crate) fn drain_whole(&mut self, log: &mut LogTransaction<'_>) -> Result<()> {
-        while self.pending && crate::attached::has_capture_rows(log.conn())? {
+        while self.pending && capture::has_rows(log.conn())? {
             self.drain_rest(log)?;
         }
         Ok(())

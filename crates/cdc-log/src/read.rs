@@ -164,7 +164,7 @@ impl Log {
         work: impl FnOnce(&Self, &CompareRows<'_>) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
         self.at_one_moment(|log| {
-            let waits = log.unsynced || crate::attached::has_capture_rows(&log.conn)?;
+            let waits = log.unsynced || crate::capture::has_rows(&log.conn)?;
             if waits || Comparison::read(&log.conn)?.is_needed() || !log.is_capture_healthy()? {
                 return Ok(None);
             }

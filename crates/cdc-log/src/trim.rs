@@ -3,9 +3,9 @@
 use cdc_model::mutant;
 use rusqlite::Connection;
 
-use crate::attached::{MarkState, mark_state};
+use crate::capture::{self, MarkState, mark_state};
 use crate::transaction::CaptureRow;
-use crate::{Log, Result, capture, store};
+use crate::{Log, Result, store};
 
 /// Capture rows that have been drained are trimmed once there are this many.
 const TRIM_ROWS_MIN: i64 = 256;

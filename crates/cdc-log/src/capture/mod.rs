@@ -10,7 +10,7 @@ pub(crate) use install::{
 };
 pub use install::{Installed, Tables};
 mod places;
-pub(crate) use places::{first_row_after, nonce_at, oldest_row};
+pub(crate) use places::{MarkState, first_row_after, has_rows, has_rows_after, mark_state, oldest_row};
 mod rows;
 pub(crate) use rows::{integer, nonce_of, time_of};
 mod shape;
