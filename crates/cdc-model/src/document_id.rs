@@ -54,7 +54,7 @@ pub fn document_key(id: &str, shape: KeyShape) -> Result<Vec<Value>, Error> {
 }
 
 /// A column name as a segment of a changed-field path: dots and backslashes are escaped.
-pub(crate) fn segment(name: &str) -> Cow<'_, str> {
+fn segment(name: &str) -> Cow<'_, str> {
     if !name.contains(['.', '\\']) {
         return Cow::Borrowed(name);
     }
