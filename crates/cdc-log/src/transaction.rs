@@ -35,8 +35,23 @@ pub struct LogTransaction<'l> {
     log: &'l Log,
     tail: Tail,
     new_origins: Origins,
-    /// The appending statement, held for the whole transaction: fetching it per row costs an eighth of an append.
-    append: Option<CachedStatement<'l>>,
+    appends: Appends<'l>,
+}
+
+/// The appending statements, held for the whole transaction: fetching one per row costs an eighth of an append.
+#[derive(Default)]
+struct Appends<'l> {
+    own: Option<CachedStatement<'l>>,
+    forwarded: Option<CachedStatement<'l>>,
+}
+
+/// What a row keeps of where its event comes from.
+#[derive(Clone, Copy, Debug)]
+enum Provenance {
+    /// This object, of this capture row if it was captured.
+    Own(Option<CaptureRow>),
+    /// The interned origin with this id.
+    Forwarded(i64),
 }
 
 impl std::fmt::Debug for LogTransaction<'_> {
@@ -48,12 +63,27 @@ impl std::fmt::Debug for LogTransaction<'_> {
     }
 }
 
-const APPEND: &str = "INSERT INTO _cdc_log(sequence, timestamp, origin, origin_sequence, origin_timestamp, capture, nonce, digest, body) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+/// Two statements, so that no NULL is bound for what only the other kind of row has.
+const APPEND_OWN: &str =
+    "INSERT INTO _cdc_log(sequence, timestamp, digest, body, capture, nonce) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const APPEND_FORWARDED: &str = "INSERT INTO _cdc_log(sequence, timestamp, digest, body, origin, origin_sequence, origin_timestamp) \
+                                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+/// The statement, prepared the first time.
+fn held<'h, 'l>(
+    statement: &'h mut Option<CachedStatement<'l>>,
+    conn: &'l Connection,
+    sql: &str,
+) -> Result<&'h mut CachedStatement<'l>> {
+    match statement {
+        Some(statement) => Ok(statement),
+        none => Ok(none.insert(conn.prepare_cached(sql)?)),
+    }
+}
 
 impl<'l> LogTransaction<'l> {
     pub(crate) fn new(log: &'l Log) -> Self {
-        Self { log, tail: log.newest, new_origins: Origins::default(), append: None }
+        Self { log, tail: log.newest, new_origins: Origins::default(), appends: Appends::default() }
     }
 
     pub(crate) fn into_parts(self) -> (Tail, Origins) {
@@ -124,7 +154,7 @@ impl<'l> LogTransaction<'l> {
             origin_timestamp: timestamp,
             body,
         };
-        self.insert(&record, None, from)?;
+        self.insert(&record, Provenance::Own(from))?;
         Ok(record)
     }
 
@@ -155,7 +185,7 @@ impl<'l> LogTransaction<'l> {
             origin_timestamp: happened,
             body,
         };
-        self.insert(&record, Some(id), None)?;
+        self.insert(&record, Provenance::Forwarded(id))?;
         Ok(record)
     }
 
@@ -186,24 +216,23 @@ impl<'l> LogTransaction<'l> {
         Ok(())
     }
 
-    fn insert(&mut self, record: &Record, origin: Option<i64>, from: Option<CaptureRow>) -> Result<()> {
+    fn insert(&mut self, record: &Record, from: Provenance) -> Result<()> {
         let digest = record.digest(self.tail.position.digest);
         let kept = self.keeps_digest(record.sequence).then_some(digest.as_bytes());
-        let append = match &mut self.append {
-            Some(append) => append,
-            none => none.insert(self.log.conn.prepare_cached(APPEND)?),
+        let (sequence, timestamp, body) =
+            (record.sequence.as_i64(), record.timestamp.get(), record.body.as_str());
+        match from {
+            Provenance::Own(row) => {
+                let append = held(&mut self.appends.own, &self.log.conn, APPEND_OWN)?;
+                let (seq, nonce) = row.map(|row| (row.seq, row.nonce)).unzip();
+                append.execute(params![sequence, timestamp, kept, body, seq, nonce])?
+            }
+            Provenance::Forwarded(origin) => {
+                let append = held(&mut self.appends.forwarded, &self.log.conn, APPEND_FORWARDED)?;
+                let (place, time) = (record.origin_sequence.as_i64(), record.origin_timestamp.get());
+                append.execute(params![sequence, timestamp, kept, body, origin, place, time])?
+            }
         };
-        append.execute(params![
-            record.sequence.as_i64(),
-            record.timestamp.get(),
-            origin,
-            origin.map(|_| record.origin_sequence.as_i64()),
-            origin.map(|_| record.origin_timestamp.get()),
-            from.map(|row| row.seq),
-            from.map(|row| row.nonce),
-            kept,
-            record.body.as_str(),
-        ])?;
         self.tail =
             Tail { position: Position { sequence: record.sequence, digest }, timestamp: record.timestamp };
         Ok(())

@@ -10,6 +10,9 @@ use crate::{Epoch, Error, Sequence, Timestamp};
 /// Rows up to this size are joined on the stack and hashed in one go, which is several times faster than streaming.
 const SHORT_ROW_BYTES: usize = 1024;
 
+/// Most rows are no longer than this; clearing twice the bytes on the stack costs 3% of an append.
+const USUAL_ROW_BYTES: usize = 512;
+
 /// The running digest of a log at one position: xxh3-128 over all rows up to it.
 ///
 /// It finds divergence, not forgery; authentication does that. Text and wire form: 32 hex digits.
@@ -50,19 +53,27 @@ impl Digest {
         let head: [&[u8]; 3] = [&self.0, &position, &timestamp];
         let parts = || head.iter().chain(row).copied();
         let len: usize = parts().map(<[u8]>::len).sum();
-        let mut short = [0_u8; SHORT_ROW_BYTES];
-        let Some(joined) = short.get_mut(..len) else {
-            let mut hasher = Xxh3Default::new();
-            parts().for_each(|part| hasher.update(part));
-            return Self(hasher.digest128().to_be_bytes());
-        };
-        let mut rest = &mut *joined;
-        for part in parts() {
+        if len <= USUAL_ROW_BYTES {
+            return Self::of_joined::<USUAL_ROW_BYTES>(parts(), len);
+        }
+        if len <= SHORT_ROW_BYTES {
+            return Self::of_joined::<SHORT_ROW_BYTES>(parts(), len);
+        }
+        let mut hasher = Xxh3Default::new();
+        parts().for_each(|part| hasher.update(part));
+        Self(hasher.digest128().to_be_bytes())
+    }
+
+    /// The digest of parts of `len` bytes together, at most `N`.
+    fn of_joined<'p, const N: usize>(parts: impl Iterator<Item = &'p [u8]>, len: usize) -> Self {
+        let mut joined = [0_u8; N];
+        let mut rest = joined.as_mut_slice();
+        for part in parts {
             let (here, behind) = rest.split_at_mut(part.len());
             here.copy_from_slice(part);
             rest = behind;
         }
-        Self::of(joined)
+        Self::of(joined.split_at(len).0)
     }
 
     /// A digest from its bytes as stored.
@@ -177,7 +188,9 @@ mod tests {
 
     #[test]
     fn short_and_long_rows_hash_as_the_same_function() {
-        for len in [0, 1, 400, SHORT_ROW_BYTES - 33, SHORT_ROW_BYTES - 32, SHORT_ROW_BYTES - 31, 5000] {
+        let around = |limit: usize| [limit - 33, limit - 32, limit - 31];
+        let limits = [around(USUAL_ROW_BYTES), around(SHORT_ROW_BYTES)];
+        for len in limits.into_iter().flatten().chain([0, 1, 400, 5000]) {
             let row = vec![7_u8; len];
             let mut joined = vec![0; 16];
             joined.extend_from_slice(&1_u64.to_be_bytes());
