@@ -11,7 +11,13 @@ fn capture(criterion: &mut Criterion) {
         for operation in [Operation::Insert, Operation::Update, Operation::Delete] {
             let sides = capture_sides(CaptureOptions { shape, operation, per_transaction: 100, rows: 2000 });
             let group = format!("capture/{name}/{operation}");
-            sides::bench(criterion, &group, 2000, &["triggers", "floor", "none"], sides);
+            sides::bench(
+                criterion,
+                &group,
+                2000,
+                &["triggers", "floor", "none", "unguarded", "bare-trigger"],
+                sides,
+            );
         }
     }
 }

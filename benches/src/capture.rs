@@ -23,6 +23,9 @@ pub enum How {
     Unguarded,
     /// By one more statement of the application, which knows the values already.
     Floor,
+    /// By a trigger that does the floor's insert and nothing else: neither time nor nonce, nor rows that a REPLACE
+    /// removes. It tells what a trigger costs by itself.
+    BareTrigger,
     /// Not at all.
     None,
 }
@@ -43,8 +46,8 @@ pub struct CaptureOptions {
 /// Rows that are in the table all the time.
 const ROWS_BEFORE: u32 = 1000;
 
-/// The application with triggers, with one more insert, without capture, and with triggers but without guards, in
-/// this order.
+/// The application with triggers, with one more insert, without capture, with triggers but without guards, and with a
+/// trigger that only does that one more insert, in this order.
 ///
 /// # Errors
 ///
@@ -53,7 +56,7 @@ pub fn capture_sides(options: CaptureOptions) -> Result<Vec<Box<dyn Side>>> {
     let folder = Arc::new(tempfile::tempdir()?);
     let side =
         |how| -> Result<Box<dyn Side>> { Ok(Box::new(Captured::new(Arc::clone(&folder), how, options)?)) };
-    [How::Triggers, How::Floor, How::None, How::Unguarded].into_iter().map(side).collect()
+    [How::Triggers, How::Floor, How::None, How::Unguarded, How::BareTrigger].into_iter().map(side).collect()
 }
 
 /// One statement and what the floor keeps of it.
@@ -99,6 +102,10 @@ impl Captured {
                 }
             }
             How::Floor => conn.execute_batch(&kept_table(options.shape))?,
+            How::BareTrigger => {
+                conn.execute_batch(&kept_table(options.shape))?;
+                conn.execute_batch(&bare_trigger(options.shape, options.operation))?;
+            }
             How::None => {}
         }
         let numbers = ROWS_BEFORE + 1..=ROWS_BEFORE + options.rows;
@@ -133,7 +140,7 @@ impl Captured {
                     let head = [self.kept, 1_705_276_800_000, 1, 1, nonce].map(Value::Integer);
                     head.into_iter().chain(states).collect()
                 }
-                How::Triggers | How::Unguarded | How::None => Vec::new(),
+                How::Triggers | How::Unguarded | How::BareTrigger | How::None => Vec::new(),
             };
             steps.push(Step { bound, kept });
         }
@@ -211,6 +218,22 @@ fn keep_statement(shape: Shape, states: usize) -> String {
     format!("INSERT INTO kept(seq, ts, op, tbl, nonce{columns}) VALUES ({})", placeholders(5 + values))
 }
 
+/// A trigger that keeps the states which the operation has, with constants for what the floor binds beside them.
+fn bare_trigger(shape: Shape, operation: Operation) -> String {
+    let states: &[&str] = match operation {
+        Operation::Insert => &["NEW"],
+        Operation::Update => &["OLD", "NEW"],
+        Operation::Delete => &["OLD"],
+    };
+    let values: String =
+        states.iter().flat_map(|state| shape.names().map(move |name| format!(", {state}.{name}"))).collect();
+    let columns: String = (0..shape.columns() * states.len()).map(|at| format!(", v{at}")).collect();
+    format!(
+        "CREATE TRIGGER bare AFTER {operation} ON customers BEGIN \
+         INSERT INTO kept(ts, op, tbl, nonce{columns}) VALUES (1705276800000, 1, 1, 1{values}); END"
+    )
+}
+
 fn install(database: &Path, log: &Path) -> Result<()> {
     let tables = Tables::Named(vec!["customers".to_owned()]);
     let mut attached = Attached::open(database, log, &object("app")?, tables, &Clock::system())?;
@@ -236,8 +259,12 @@ mod tests {
     #[test]
     fn every_round_changes_every_row_once_and_keeps_it_once() {
         for operation in [Operation::Insert, Operation::Update, Operation::Delete] {
-            let sides =
-                [(How::Triggers, "_cdc_capture"), (How::Unguarded, "_cdc_capture"), (How::Floor, "kept")];
+            let sides = [
+                (How::Triggers, "_cdc_capture"),
+                (How::Unguarded, "_cdc_capture"),
+                (How::Floor, "kept"),
+                (How::BareTrigger, "kept"),
+            ];
             for (how, table) in sides {
                 let folder = Arc::new(tempfile::tempdir().unwrap());
                 let options =

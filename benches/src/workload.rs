@@ -209,6 +209,11 @@ impl Shape {
         serde_json::Value::Object(self.named().zip(row).map(member).collect())
     }
 
+    /// The names of its columns.
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        self.named().map(|(name, _)| name)
+    }
+
     fn named(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         COLUMNS.into_iter().take(self.columns)
     }

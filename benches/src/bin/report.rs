@@ -24,10 +24,12 @@
 //!   Baseline: the same statement without triggers and one more prepared insert of the values to be kept (the states
 //!   before and after that the operation has) into an untyped table, in the same transaction. At most 1.1 for one per
 //!   transaction; for a hundred 1.4, 1.5 for a wide UPDATE and 1.85 for a DELETE. Published beside it: `…-vs-none`,
-//!   against the statement alone, and `capture-textkey-…`, against the floor for a table with a text key, whose
+//!   against the statement alone, `…-vs-trigger`, against a trigger of one insert that keeps the values with constants
+//!   in the place of time and nonce, and `capture-textkey-…`, against the floor for a table with a text key, whose
 //!   triggers probe a second index. `capture-{narrow,wide}-insert-unguarded-x100`: the same INSERT after the two
 //!   triggers were dropped that find the rows which a REPLACE removes. Nobody can have it so: it tells what capture
-//!   itself costs. At most 1.15.
+//!   itself costs. At most 1.15. `…-bare-trigger-x100`: that trigger of one insert against the floor, the least that
+//!   capture by a trigger can cost.
 //!   `capture-{narrow,wide}-insert-guard-x100`: what these two triggers add to it in processor time; `baseline` is the
 //!   INSERT without them. At most 0.8 and 1.2 µs.
 //! - `range-read`: `Log::scan` over a log of forwarded events in pages of 1,000. Baseline: stepping a bare `SELECT` of
@@ -198,9 +200,12 @@ impl Report {
         let name = |what: &str| format!("capture-{statement}{what}-x{per_transaction}");
         self.add(Figure::of(name(""), &compared, (0, 1), how, bound));
         self.add(Figure::of(name("") + "-vs-none", &compared, (0, 2), how, None));
+        self.add(Figure::of(name("") + "-vs-trigger", &compared, (0, 4), how, None));
         if operation == Operation::Insert && per_transaction > 1 && shape_name != "textkey" {
             let guard_bound = if shape_name == "narrow" { 0.8 } else { 1.2 };
             self.add(Figure::of(name("-unguarded"), &compared, (3, 1), how, Some(1.15)));
+            self.add(Figure::of(name("-unguarded") + "-vs-trigger", &compared, (3, 4), how, None));
+            self.add(Figure::of(name("-bare-trigger"), &compared, (4, 1), how, None));
             self.add(Figure::difference(name("-guard"), &compared, (0, 3), guard_bound));
         }
         Ok(())
