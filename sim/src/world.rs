@@ -34,9 +34,12 @@ use crate::random::{Random, mixed};
 use crate::store::{HostStore, SimStore, StoreFaults};
 use crate::topology::{self, Place};
 
-/// After healing, everything written must have arrived within this simulated time: the longest pause of an archive
+/// After healing, something that is missing must arrive within this simulated time: the longest pause of an archive
 /// that failed is a minute.
 const LIVENESS_MAX: Duration = Duration::from_secs(180);
+
+/// ... and everything within this one. Where each event is a batch of its own, a large world needs minutes.
+const ARRIVAL_MAX: Duration = Duration::from_secs(900);
 
 /// How often is asked whether everything has arrived.
 const ARRIVAL_ASKED_EVERY: Duration = Duration::from_millis(500);
@@ -270,6 +273,7 @@ impl<'p, R: Runner> World<'p, R> {
         self.run_until(self.plan.options.trouble())?;
         self.heal()?;
         let healed_at = self.runner.now();
+        let (mut missed, mut missed_since) = (None, healed_at);
         loop {
             self.run_until(self.runner.now() + ARRIVAL_ASKED_EVERY)?;
             self.look_at_all()?;
@@ -296,8 +300,11 @@ impl<'p, R: Runner> World<'p, R> {
                 None => asked(self),
             })?;
             let Some(missing) = missing else { break };
-            let late = self.runner.now() - healed_at > LIVENESS_MAX;
-            if late {
+            let now = self.runner.now();
+            if missed.as_ref() != Some(&missing) {
+                (missed, missed_since) = (Some(missing.clone()), now);
+            }
+            if now - missed_since > LIVENESS_MAX || now - healed_at > ARRIVAL_MAX {
                 let saw = self.with_failures(missing);
                 // What has stopped says more than what it keeps from arriving.
                 self.check_troubles()?;

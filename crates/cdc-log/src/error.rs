@@ -282,7 +282,13 @@ impl Error {
 
     /// As it is told of a write to the application's database, whose disk may be another than the log's.
     pub(crate) fn of_write_to(self, database: &std::path::Path) -> Self {
-        if self.is_full_disk() { Self::DatabaseFull { path: database.to_owned() } } else { self }
+        let is_read_only = matches!(&self, Self::Sqlite(error)
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly));
+        match self {
+            full if full.is_full_disk() => Self::DatabaseFull { path: database.to_owned() },
+            _ if is_read_only => Self::NotWritable { path: database.to_owned() },
+            other => other,
+        }
     }
 
     /// What to do about it.
@@ -335,5 +341,20 @@ fn remedy_of(error: &rusqlite::Error) -> Remedy {
         Some(DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | SystemIoFailure) => Remedy::Retry,
         Some(DatabaseCorrupt | NotADatabase) => Remedy::Restore,
         _ => Remedy::FixRequest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_a_read_only_folder_refuses_says_that_the_database_cannot_be_written() {
+        let refused =
+            |code| Error::Sqlite(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+        let told = |code| refused(code).of_write_to(std::path::Path::new("app.db"));
+        assert!(matches!(told(rusqlite::ffi::SQLITE_READONLY_DIRECTORY), Error::NotWritable { .. }));
+        assert!(matches!(told(rusqlite::ffi::SQLITE_FULL), Error::DatabaseFull { .. }));
+        assert!(matches!(told(rusqlite::ffi::SQLITE_BUSY), Error::Sqlite(_)));
     }
 }

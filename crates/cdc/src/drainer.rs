@@ -42,6 +42,9 @@ const TRIM_PAUSE_FACTOR: u32 = 4;
 /// ... and at least for so long.
 const TRIM_PAUSE_MIN: Duration = Duration::from_millis(50);
 
+/// A trim that failed is tried again after this long.
+const TRIM_RETRY: Duration = Duration::from_secs(30);
+
 /// More drained rows than these in a database whose application never rests are told of.
 const UNTRIMMED_MAX: u64 = 1_000_000;
 
@@ -89,7 +92,10 @@ pub(crate) async fn drive<E: Env>(object: Arc<Shared<E>>, database: PathBuf, tri
                 sweeps += 1;
                 if sweeps >= drainer.sweeps_per_look() {
                     (seen, drainer.usage) = (None, Usage::Passing);
-                } else if drainer.trims.is_due && !second_look && seen.as_ref() == Some(&watch.state()) {
+                } else if drainer.trims.is_due(drainer.object.env.now())
+                    && !second_look
+                    && seen.as_ref() == Some(&watch.state())
+                {
                     // What moved the files is looked at: besides us somebody else may have committed meanwhile.
                     drainer.trim(Attached::trim).await;
                 }
@@ -104,7 +110,7 @@ struct Trims {
     when: Trim,
     /// Whether there may be some to remove.
     is_due: bool,
-    /// While the application commits, not before then.
+    /// Not before then.
     not_before: Duration,
 }
 
@@ -113,9 +119,14 @@ impl Trims {
     fn pause(&self, now: Duration) -> Duration {
         match self.when {
             Trim::Idle if self.is_due => TRIM_AFTER,
-            Trim::Always if self.is_due => self.not_before.saturating_sub(now),
+            Trim::Always if self.is_due => self.not_before.saturating_sub(now).min(SWEEP),
             Trim::Idle | Trim::Always | Trim::Never => SWEEP,
         }
+    }
+
+    /// Whether it is time.
+    fn is_due(&self, now: Duration) -> bool {
+        self.is_due && now >= self.not_before
     }
 
     /// What a trim that has taken so long until now came to. The application has its turn after it.
@@ -123,6 +134,13 @@ impl Trims {
         self.is_due = trimmed != Trimmed::Rows(0);
         let pause = if self.is_due { (took * TRIM_PAUSE_FACTOR).max(TRIM_PAUSE_MIN) } else { TRIM_AFTER };
         self.not_before = now + pause;
+    }
+
+    /// A trim failed. Nothing else asks for one before the application commits again, or for an hour once the object is
+    /// closed.
+    fn failed(&mut self, now: Duration) {
+        self.is_due = !mutant!("failed-trim-given-up");
+        self.not_before = now + TRIM_RETRY;
     }
 }
 
@@ -214,8 +232,7 @@ impl<E: Env> Drainer<E> {
 
     /// Trims one step beside an application that commits, if it is time.
     async fn trim_beside(&mut self) {
-        let Trims { when, is_due, not_before } = self.trims;
-        if when == Trim::Always && is_due && self.object.env.now() >= not_before {
+        if self.trims.when == Trim::Always && self.trims.is_due(self.object.env.now()) {
             self.trim(Attached::trim_waiting).await;
         }
     }
@@ -228,12 +245,15 @@ impl<E: Env> Drainer<E> {
             Hot::Attached(attached) => Ok(trim(attached)?),
             Hot::Owned(_) => Ok(Trimmed::Rows(0)),
         });
-        let trimmed = trimmed.await.unwrap_or_else(|error| {
-            tracing::warn!(object = %self.object.id(), %error, "drained rows could not be trimmed");
-            Trimmed::Rows(0)
-        });
+        let trimmed = trimmed.await;
         let now = env.now();
-        self.trims.done(trimmed, now.saturating_sub(began), now);
+        match trimmed {
+            Ok(trimmed) => self.trims.done(trimmed, now.saturating_sub(began), now),
+            Err(error) => {
+                tracing::warn!(object = %self.object.id(), %error, "drained rows could not be trimmed");
+                self.trims.failed(now);
+            }
+        }
     }
 }
 

@@ -125,7 +125,7 @@ fn default_of(user: &Connection, table: &str, column: &str) -> Option<JsonText> 
 pub(crate) fn known(log: &Connection) -> Result<KnownTables> {
     let mut statement = log.prepare_cached("SELECT key, value FROM _cdc_meta WHERE key GLOB 'schema/*'")?;
     let known = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
-    let table = |(key, version): (String, u32)| (key.trim_start_matches(KNOWN).to_owned(), version);
+    let table = |(key, version): (String, u32)| (key.strip_prefix(KNOWN).unwrap_or(&key).to_owned(), version);
     Ok(known.map(|known| known.map(table)).collect::<Result<_, _>>()?)
 }
 
@@ -445,12 +445,17 @@ fn put_triggers(conn: &Connection, id: i64, shape: &Shape) -> Result<()> {
 
 /// Makes the capture table at least `values` values wide.
 fn widen(conn: &Connection, values: usize) -> Result<()> {
-    let have = "SELECT count(*) FROM pragma_table_info('_cdc_capture') WHERE name GLOB 'v[0-9]*'";
-    let have: i64 = conn.query_row(have, [], |row| row.get(0))?;
-    for at in usize::try_from(have).unwrap_or_default()..values {
+    for at in width(conn)?..values {
         conn.execute_batch(&format!("ALTER TABLE _cdc_capture ADD COLUMN v{at}"))?;
     }
     Ok(())
+}
+
+/// For how many values the capture table has room.
+fn width(conn: &Connection) -> Result<usize> {
+    let width = "SELECT count(*) FROM pragma_table_info('_cdc_capture') WHERE name GLOB 'v[0-9]*'";
+    let width: i64 = conn.query_row(width, [], |row| row.get(0))?;
+    Ok(usize::try_from(width).unwrap_or_default())
 }
 
 /// Triggers on a table in creation order: name, text, place.
@@ -511,9 +516,10 @@ fn is_there(conn: &Connection, own: &Own) -> Result<bool> {
     Ok(text.as_ref() == Some(&own.text) && are(&triggers_on(conn, &own.name)?, own.triggers.iter()))
 }
 
-/// Whether the triggers are those that would be installed now, in their places before and after the user's.
+/// Whether the triggers are those that would be installed now, in their places before and after the user's, and the capture
+/// table, which may have been made anew, has room for what they write.
 fn is_healthy(conn: &Connection, captured: &CapturedTable, shape: &Shape) -> Result<bool> {
-    if captured.shape != *shape {
+    if captured.shape != *shape || width(conn)? < shape.values_max() {
         return Ok(false);
     }
     let expected = Triggers::of(conn, captured.id, shape)?;

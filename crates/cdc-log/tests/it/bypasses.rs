@@ -326,6 +326,32 @@ fn capture_taken_out_by_hand_is_installed_again() {
 }
 
 #[test]
+fn a_capture_table_that_was_dropped_is_made_as_wide_as_it_was() {
+    let mut world = Bypassed::new(Tables::All);
+    let values = (0..9).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
+    world.write(&format!("CREATE TABLE wide(k PRIMARY KEY, {values})"), Reconciled::Never);
+    world.write("INSERT INTO wide(k, c8) VALUES ('a', 1)", Reconciled::Never);
+    // The triggers stay as they are.
+    world.write("DROP TABLE _cdc_capture", Reconciled::Allowed);
+    // A connection that compiles a write with a trigger does not notice by that that its schema is old.
+    world.app.query_row("SELECT count(*) FROM wide", [], |_| Ok(())).unwrap();
+    world.write("INSERT INTO wide(k, c8) VALUES ('b', 2); UPDATE wide SET c0 = 'seen'", Reconciled::Allowed);
+    world.agrees(&["t", "other", "wide"]);
+}
+
+#[test]
+fn a_dropped_table_is_gone_also_when_its_name_begins_as_our_keys_do() {
+    let mut world = Bypassed::new(Tables::All);
+    world.write(
+        r#"CREATE TABLE "schema/u"(k INTEGER PRIMARY KEY); INSERT INTO "schema/u" VALUES (1)"#,
+        Reconciled::Never,
+    );
+    assert_eq!(world.follower.fold.collection(&id(), "schema/u").count(), 1);
+    world.write(r#"DROP TABLE "schema/u""#, Reconciled::Allowed);
+    assert_eq!(world.follower.fold.collection(&id(), "schema/u").count(), 0);
+}
+
+#[test]
 fn healing_before_the_first_drain_does_not_snapshot_twice() {
     let folder = folder();
     let path = folder.path().join("app.db");
