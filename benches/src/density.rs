@@ -123,7 +123,7 @@ async fn more_than_open(
 ) -> Result<()> {
     let cdc = engine(options, folder).await?;
     let watch = Stopwatch::start();
-    let (opened, failed) = cdc.open_all().await?;
+    let cdc::Opening { opened, failed, .. } = cdc.open_all().await?;
     if let Some((id, error)) = failed.into_iter().next() {
         return Err(format!("{id}: {error}").into());
     }

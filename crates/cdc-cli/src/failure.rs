@@ -299,7 +299,7 @@ fn of_log(error: &LogError) -> Meaning {
         LogError::DrainedElsewhere { .. } => (
             Exit::Conflict,
             Some(
-                "if that log is lost, `cdc detach DB --force` takes its capture out, and what it had not drained",
+                "if that log is lost, put it back from a backup; `cdc detach DB --force` takes its capture out, and what it had not drained",
             ),
         ),
         LogError::IsALog { .. } => (Exit::Usage, None),

@@ -100,8 +100,11 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Another log drains this database. Detach it there first.
-    #[error("{path} is drained by another log ({by}); detach it there first")]
+    /// Another log drains this database: one of another project, or the object's before it was lost.
+    #[error(
+        "{path} is drained by another log ({by}): by another project's, where it must be detached first, or by this object's, \
+         which was lost"
+    )]
     DrainedElsewhere {
         /// The database.
         path: PathBuf,
@@ -284,10 +287,12 @@ impl Error {
     pub(crate) fn of_write_to(self, database: &std::path::Path) -> Self {
         let is_read_only = matches!(&self, Self::Sqlite(error)
             if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly));
-        match self {
-            full if full.is_full_disk() => Self::DatabaseFull { path: database.to_owned() },
-            _ if is_read_only => Self::NotWritable { path: database.to_owned() },
-            other => other,
+        if self.is_full_disk() {
+            Self::DatabaseFull { path: database.to_owned() }
+        } else if is_read_only {
+            Self::NotWritable { path: database.to_owned() }
+        } else {
+            self
         }
     }
 

@@ -262,3 +262,24 @@ fn is_locked(error: &Error) -> bool {
     matches!(error, Error::Log(error) if error.is_busy())
         || matches!(error, Error::NotReopened { source, .. } if is_locked(source))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trim_that_failed_is_due_again_and_one_that_had_nothing_to_remove_is_not() {
+        let (now, took) = (Duration::from_secs(9), Duration::from_millis(1));
+        for when in [Trim::Idle, Trim::Always] {
+            let mut trims = Trims { when, is_due: true, not_before: Duration::ZERO };
+            trims.failed(now);
+            assert!(!trims.is_due(now + TRIM_RETRY / 2));
+            assert!(trims.is_due(now + TRIM_RETRY));
+            assert!(trims.pause(now) <= SWEEP, "sweeps are counted meanwhile");
+            trims.done(Trimmed::Busy, took, now);
+            assert!(trims.is_due(now + TRIM_PAUSE_MIN));
+            trims.done(Trimmed::Rows(0), took, now);
+            assert!(!trims.is_due(now + TRIM_RETRY));
+        }
+    }
+}

@@ -20,8 +20,8 @@ use crate::registry::ObjectSpec;
 use crate::shared::{Patience, Shared};
 use crate::uplink::{Uplink, chain};
 use crate::{
-    ArchiveSettings, Error, ObjectBuilder, Project, Result, RetentionSettings, Settings, archiver, auditor,
-    ballast, drainer, intake, pruner,
+    ArchiveSettings, Error, ObjectBuilder, Opening, Project, Result, RetentionSettings, Settings, archiver,
+    auditor, ballast, drainer, intake, pruner,
 };
 
 /// Objects that are opened side by side, when all are.
@@ -396,15 +396,15 @@ impl<E: Env> Cdc<E> {
         });
     }
 
-    /// Opens every object of the project. Gives how many were opened anew, and those that could not be, with the
-    /// reason; they are tried again at the next call.
+    /// Opens every object of the project that is not open. What could not be opened is tried again at the next call.
     ///
     /// # Errors
     ///
     /// [`Error::File`] when the project cannot be read.
-    pub async fn open_all(&self) -> Result<(usize, Vec<(ObjectId, Error)>)> {
-        let (mut new, mut failed) = (0, Vec::new());
-        let missing = self.inner.project.objects()?.into_keys().filter(|id| self.opened(id).is_none());
+    pub async fn open_all(&self) -> Result<Opening> {
+        let (objects, unreadable) = self.inner.project.registry.list()?;
+        let mut done = Opening { opened: 0, failed: Vec::new(), unreadable };
+        let missing = objects.into_keys().filter(|id| self.opened(id).is_none());
         let opening = missing.map(|id| {
             let cdc = self.clone();
             async move { (cdc.open_object(&id, None).await.map(drop), id) }
@@ -412,11 +412,11 @@ impl<E: Env> Cdc<E> {
         let mut opening = futures_util::stream::iter(opening.collect::<Vec<_>>()).buffered(OPENING_MAX);
         while let Some((opened, id)) = opening.next().await {
             match opened {
-                Ok(()) => new += 1,
-                Err(error) => failed.push((id, error)),
+                Ok(()) => done.opened += 1,
+                Err(error) => done.failed.push((id, error)),
             }
         }
-        Ok((new, failed))
+        Ok(done)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Shared<E>>> {

@@ -74,7 +74,7 @@ mod node;
 mod object;
 pub use object::{Object, ObjectBuilder};
 mod project;
-pub use project::{AttachOptions, Project};
+pub use project::{AttachOptions, Opening, Project};
 mod pruner;
 mod reader;
 pub use reader::{LogStatus, Reader, ReplayBuilder};

@@ -66,6 +66,17 @@ const WORK_PATIENCE: Duration = Duration::from_secs(5);
 /// Whether a failed attempt has left nothing in the database.
 struct Clean(bool);
 
+/// What [`Cdc::open_all`](crate::Cdc::open_all) came to.
+#[derive(Debug)]
+pub struct Opening {
+    /// How many objects were opened anew.
+    pub opened: usize,
+    /// Those that could not be opened, and why.
+    pub failed: Vec<(ObjectId, Error)>,
+    /// As [`Project::unreadable`].
+    pub unreadable: Vec<Error>,
+}
+
 impl Project {
     /// The project in `folder`, which is made if it is missing.
     ///
@@ -96,13 +107,22 @@ impl Project {
         &self.settings
     }
 
-    /// All objects, by id.
+    /// All objects, by id, but those whose description cannot be read ([`Project::unreadable`]).
     ///
     /// # Errors
     ///
-    /// [`Error::File`] or [`Error::Damaged`].
+    /// [`Error::File`] when the project cannot be read.
     pub fn objects(&self) -> Result<BTreeMap<ObjectId, ObjectSpec>> {
-        self.registry.list()
+        Ok(self.registry.list()?.0)
+    }
+
+    /// What is wrong with descriptions of objects ([`Error::Damaged`], [`Error::File`]). The others are not touched by it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the project cannot be read.
+    pub fn unreadable(&self) -> Result<Vec<Error>> {
+        Ok(self.registry.list()?.1)
     }
 
     /// One object.

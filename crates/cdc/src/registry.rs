@@ -164,19 +164,21 @@ impl Registry {
         self.get(id)?.ok_or_else(|| Error::UnknownObject { id: id.clone(), folder: self.folder.clone() })
     }
 
-    /// All objects, by id.
-    pub(crate) fn list(&self) -> Result<BTreeMap<ObjectId, ObjectSpec>> {
-        let mut objects = BTreeMap::new();
+    /// All objects, by id, and what is wrong with the descriptions that tell of none.
+    pub(crate) fn list(&self) -> Result<(BTreeMap<ObjectId, ObjectSpec>, Vec<Error>)> {
+        let (mut objects, mut unreadable) = (BTreeMap::new(), Vec::new());
         for folder in folders_in(&self.folder.join(".cdc/objects"))? {
             // A flat object may be called as a folder by hash is.
             let inner = if is_shard(&folder) { folders_in(&folder)? } else { Vec::new() };
             for folder in std::iter::once(folder).chain(inner) {
-                if let Some(spec) = read_spec(&folder.join("object.json"))? {
-                    objects.insert(spec.id.clone(), spec);
+                match read_spec(&folder.join("object.json")) {
+                    Ok(Some(spec)) => drop(objects.insert(spec.id.clone(), spec)),
+                    Ok(None) => {}
+                    Err(error) => unreadable.push(error),
                 }
             }
         }
-        Ok(objects)
+        Ok((objects, unreadable))
     }
 
     /// Stores an object: all of it or nothing, also through a crash.
@@ -312,7 +314,7 @@ mod tests {
         let circle = registry.put(&spec("a.b", Some("a.b/c"))).unwrap_err();
         assert_eq!(circle.to_string(), "this $context closes a circle: a.b -> a.b/c -> a.b");
         assert!(matches!(registry.put(&spec("x.y", Some("x.y"))), Err(Error::Circle { .. })));
-        assert_eq!(registry.list().unwrap().len(), 2);
+        assert_eq!(registry.list().unwrap().0.len(), 2);
         assert!(matches!(registry.require(&spec("x.y", None).id), Err(Error::UnknownObject { .. })));
     }
 
@@ -329,9 +331,9 @@ mod tests {
         for n in 0..300 {
             registry.put(&spec(&format!("a.b/{n}"), None)).unwrap();
         }
-        assert_eq!(registry.list().unwrap().len(), 301);
+        assert_eq!(registry.list().unwrap().0.len(), 301);
         assert!(registry.remove_unopened(&flat.id).unwrap());
-        assert_eq!(registry.list().unwrap().len(), 300);
+        assert_eq!(registry.list().unwrap().0.len(), 300);
         let shards = folders_in(&objects).unwrap();
         assert!(shards.iter().all(|shard| is_shard(shard)), "{shards:?}");
         assert!(shards.len() > 100, "{}", shards.len());

@@ -105,16 +105,18 @@ impl Project {
     ///
     /// # Errors
     ///
-    /// Only what keeps it from looking; what it finds is in [`Verified::difference`].
+    /// Only what keeps it from looking, as a description of an object that cannot be read where all are to be verified; what
+    /// it finds is in [`Verified::difference`].
     pub async fn verify<E: Env>(
         &self,
         env: &E,
         only: Option<&ObjectId>,
         rows: bool,
     ) -> Result<Vec<(ObjectId, Verified)>> {
-        let objects = self.objects()?;
-        if let Some(id) = only {
-            self.object(id)?;
+        let (objects, mut unreadable) = self.registry.list()?;
+        match only {
+            Some(id) => drop(self.object(id)?),
+            None => unreadable.pop().map_or(Ok(()), Err)?,
         }
         // Parents first: what a parent holds of a child is compared with what the child had later.
         let mut order: Vec<_> = objects.values().collect();

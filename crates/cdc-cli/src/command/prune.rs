@@ -2,6 +2,7 @@ use cdc::{Cursor, Losses, ObjectId, Pruned, Reader, Sequence};
 use comfy_table::Cell;
 use serde::Serialize;
 
+use super::run::of_unreadable;
 use crate::failure::Failure;
 use crate::output::{Row, note, number, plural};
 use crate::project::Target;
@@ -113,7 +114,10 @@ pub(super) async fn run(args: Args, session: &mut Session) -> Result<(), Failure
     }
     let objects = match &args.object {
         Some(object) => vec![object.find(&project)?.id],
-        None => project.objects()?.into_keys().collect(),
+        None => {
+            project.unreadable()?.iter().for_each(|error| note(&of_unreadable(error)));
+            project.objects()?.into_keys().collect()
+        }
     };
     let mut lines = Vec::new();
     for id in objects {

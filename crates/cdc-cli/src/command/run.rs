@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cdc::{Cdc, Deadline, Env as _, ObjectId, ObjectSpec, Project, Trouble};
+use cdc::{Cdc, Deadline, Env as _, ObjectId, ObjectSpec, Opening, Project, Trouble};
 use serde::Serialize;
 
 use super::tree;
@@ -90,6 +90,7 @@ pub(super) async fn shut_down(signals: &mut Signals, cdc: Cdc) {
 pub(super) struct News {
     opened: BTreeSet<ObjectId>,
     failed: BTreeMap<ObjectId, String>,
+    damaged: BTreeSet<String>,
     unreadable: Option<String>,
     stopped: BTreeMap<(ObjectId, &'static str), Trouble>,
 }
@@ -97,7 +98,7 @@ pub(super) struct News {
 impl News {
     /// Opens what is new in the project and tells of it.
     async fn tell_opened(&mut self, cdc: &Cdc) -> Result<(), Failure> {
-        let (new, failed) = cdc.open_all().await?;
+        let Opening { opened: new, failed, unreadable } = cdc.open_all().await?;
         let reason = |error: &cdc::Error| with_help(in_one_line(error), help(error));
         let failed: BTreeMap<_, _> = failed.iter().map(|(id, error)| (id.clone(), reason(error))).collect();
         for (id, reason) in &failed {
@@ -106,6 +107,9 @@ impl News {
             }
         }
         self.failed = failed;
+        let damaged: BTreeSet<_> = unreadable.iter().map(of_unreadable).collect();
+        damaged.difference(&self.damaged).for_each(|told| note(told));
+        self.damaged = damaged;
         if new == 0 {
             return Ok(());
         }
@@ -142,6 +146,11 @@ impl News {
         }
         self.stopped = stopped;
     }
+}
+
+/// What to tell of a description of an object that cannot be read.
+pub(super) fn of_unreadable(error: &cdc::Error) -> String {
+    with_help(format!("cannot open an object: {}", in_one_line(error)), help(error))
 }
 
 /// What happened, and what to do about it in a line below.
@@ -183,11 +192,11 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     let mut reasons = Vec::new();
     let mut helps = BTreeSet::new();
     let work = async {
-        let (_, failed) = cdc.open_all().await?;
+        let opening = cdc.open_all().await?;
         let quiet = cdc.quiet().await;
-        Ok::<_, Failure>((failed, quiet))
+        Ok::<_, Failure>((opening, quiet))
     };
-    let (failed, quiet) = match signals.until(work).await {
+    let (Opening { failed, unreadable, .. }, quiet) = match signals.until(work).await {
         Ok(done) => done?,
         // Whoever ends `--once` early gets less than was asked for, whichever signal it was.
         Err(_) => {
@@ -197,6 +206,11 @@ async fn once(session: &mut Session, signals: &mut Signals, cdc: Cdc) -> Result<
     };
     for (id, error) in failed {
         reasons.push(format!("  cannot open {id}: {}", in_one_line(&error)));
+        helps.extend(help(&error));
+        exits.push(Failure::from(error).exit());
+    }
+    for error in unreadable {
+        reasons.push(format!("  cannot open an object: {}", in_one_line(&error)));
         helps.extend(help(&error));
         exits.push(Failure::from(error).exit());
     }

@@ -6,6 +6,7 @@ use cdc::{ObjectId, ObjectSpec, Project, Sequence, Timestamp, Tokio};
 use comfy_table::Cell;
 use serde::Serialize;
 
+use super::run::of_unreadable;
 use crate::failure::{Failure, in_one_line};
 use crate::output::{Row, note, number, plural};
 use crate::session::Session;
@@ -99,7 +100,9 @@ impl Line {
 }
 
 pub(super) async fn run(_args: Args, session: &mut Session) -> Result<(), Failure> {
-    let lines = collect(&session.project()?, &session.env).await?;
+    let project = session.project()?;
+    let lines = collect(&project, &session.env).await?;
+    project.unreadable()?.iter().for_each(|error| note(&of_unreadable(error)));
     if lines.is_empty() {
         note("no objects yet; `cdc attach DB --id ID` or `cdc create ID` makes one");
         return session.out.none();

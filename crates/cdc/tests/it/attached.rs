@@ -24,7 +24,7 @@ async fn what_a_stranger_writes_to_an_attached_database_reaches_the_root_and_the
     };
     let report = cdc.project().attach(&options, &Clock::system()).unwrap();
     assert_eq!((report.installed.tables, report.installed.rows), (vec!["customers".to_owned()], 1));
-    assert_eq!(cdc.open_all().await.unwrap().0, 1);
+    assert_eq!(cdc.open_all().await.unwrap().opened, 1);
     for n in 2..100_i64 {
         app.execute("INSERT INTO customers VALUES (?1, 'Grace')", [n]).unwrap();
         if n % 10 == 0 {

@@ -189,6 +189,21 @@ async fn what_is_put_in_the_place_of_a_closed_object_is_told_and_others_go_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_description_that_cannot_be_read_fails_alone_when_all_objects_are_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let cdc = engine(folder.path(), HandleSettings::default()).await;
+    let (_, tenants) = tenants(&cdc, 5).await;
+    let torn = folder.path().join(cdc::object_folder(tenants[3].id())).join("object.json");
+    cdc.shutdown(Deadline::secs(10)).await.unwrap();
+    std::fs::write(&torn, "{").unwrap();
+    let cdc = engine(folder.path(), HandleSettings::default()).await;
+    let cdc::Opening { opened, failed, unreadable } = cdc.open_all().await.unwrap();
+    assert_eq!((opened, failed.len()), (5, 0), "the root and four tenants");
+    assert!(matches!(&unreadable[..], [Error::Damaged { path, .. }] if *path == torn));
+    assert!(matches!(cdc.project().verify(&Tokio::current(), None, false).await, Err(Error::Damaged { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_log_fails_alone_when_all_objects_are_opened() {
     let folder = tempfile::tempdir().unwrap();
     let cdc = engine(folder.path(), HandleSettings::default()).await;
@@ -197,7 +212,7 @@ async fn a_corrupt_log_fails_alone_when_all_objects_are_opened() {
     cdc.shutdown(Deadline::secs(10)).await.unwrap();
     std::fs::write(database(folder.path(), &corrupt), [7; 8192]).unwrap();
     let cdc = engine(folder.path(), HandleSettings::default()).await;
-    let (opened, failed) = cdc.open_all().await.unwrap();
+    let cdc::Opening { opened, failed, .. } = cdc.open_all().await.unwrap();
     assert_eq!(opened, 5, "the root and four tenants");
     assert_eq!(failed.len(), 1);
     assert!(
@@ -281,7 +296,7 @@ async fn a_corrupt_user_database_is_named_and_left_alone_and_others_go_on() {
     let rotten = bytes.len() - bytes.len() / 2;
     bytes[100..rotten].fill(0xa5);
     std::fs::write(&database, &bytes).unwrap();
-    let (_, failed) = cdc.open_all().await.unwrap();
+    let cdc::Opening { failed, .. } = cdc.open_all().await.unwrap();
     assert_others_go_on(&tenants, 0).await;
     let troubles = cdc.troubles();
     let is_it = |id: &ObjectId, damage| id.as_str().ends_with("/corrupt") && damage == Some(Damage::Database);
@@ -314,7 +329,7 @@ async fn what_was_captured_leaves_also_when_its_database_is_gone() {
 
     let cdc = engine(folder.path(), HandleSettings::default()).await;
     let root = cdc.object(ROOT).open().await.unwrap();
-    let (_, failed) = cdc.open_all().await.unwrap();
+    let cdc::Opening { failed, .. } = cdc.open_all().await.unwrap();
     assert!(failed.is_empty(), "{failed:?}");
     until(async || everything(&root).await.iter().any(|record| record.origin.source() == &id)).await;
     until(async || cdc.troubles().iter().any(|(at, trouble)| *at == id && trouble.what == "drain")).await;
