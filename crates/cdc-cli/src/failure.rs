@@ -353,7 +353,12 @@ fn of_replay(error: &ReplayError) -> Meaning {
             Some(error) => of_cdc(error),
             None => (Exit::Failure, None),
         },
-        ReplayError::BelowFloor { .. } => (Exit::CursorExpired, Some("start at that sequence instead")),
+        ReplayError::BelowFloor { .. } => (
+            Exit::CursorExpired,
+            Some(
+                "start at that sequence; parents, if it has any, keep what came before: `cdc replay PARENT`, `cdc fold PARENT --source ID`",
+            ),
+        ),
         ReplayError::Rewound { .. } => {
             (Exit::CursorExpired, Some("go on after that sequence; what came later in the old epoch is void"))
         }
