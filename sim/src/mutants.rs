@@ -137,7 +137,10 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("trimmed-before-drained", "what is trimmed was drained", &[CAPTURED, BEFORE]),
     mutant("trim-setting-ignored", "rows stay where none are to be trimmed", &[KEPT]),
     mutant("drained-rows-kept", "drained rows go", &[ARRIVES]),
-    mutant("failed-trim-given-up", "a trim that failed is tried again", &[ARRIVES]),
+    rare(
+        mutant("failed-trim-given-up", "a trim that failed is tried again", &[ARRIVES]),
+        include_str!("../plans/a-trim-that-failed-was-forgotten.json"),
+    ),
     mutant("edited-row-believed", "what an edited row held is found", &[ARRIVES, BEFORE]),
     mutant("gone-rows-not-compared", "a comparison finds what is gone", &[ARRIVES]),
     mutant("missed-change-not-mended", "a change that was missed comes before the next", &[BEFORE]),

@@ -30,6 +30,7 @@ const CI_MUTANTS: [&str; 28] = [
     "cursor-read-again",
     "digest-of-sent-rows-only",
     "drained-row-left",
+    "failed-trim-given-up",
     "failed-write-kept",
     "full-disk-told-for-ever",
     "full-from-the-start-not-noticed",
