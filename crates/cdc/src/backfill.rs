@@ -1,9 +1,8 @@
-use std::fs;
-
 use cdc_log::{Attached, Remaining};
 use cdc_model::{Clock, ObjectId};
 use cdc_replay::Progress;
 
+use crate::registry::ProjectLock;
 use crate::{Project, Result};
 
 /// The taking up of rows that were there when their table was attached. What is taken stays when it is dropped; whoever
@@ -14,7 +13,7 @@ pub struct Backfill {
     remaining: Remaining,
     progress: Progress,
     /// The project is this process's meanwhile.
-    _lock: fs::File,
+    _lock: ProjectLock,
 }
 
 impl Project {

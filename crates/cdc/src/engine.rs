@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::ballast::Ballast;
 use crate::handles::Handles;
 use crate::node::Node;
-use crate::registry::ObjectSpec;
+use crate::registry::{ObjectSpec, ProjectLock};
 use crate::shared::{Patience, Shared};
 use crate::uplink::{Uplink, chain};
 use crate::{
@@ -189,7 +188,7 @@ pub(crate) struct Inner<E: Env> {
     alive: Mutex<Option<mpsc::Sender<()>>>,
     ended: Mutex<Option<mpsc::Receiver<()>>>,
     /// Held until the engine has stopped, by every driver too.
-    lock: Mutex<Option<Arc<File>>>,
+    lock: Mutex<Option<Arc<ProjectLock>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

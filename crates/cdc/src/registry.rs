@@ -59,6 +59,20 @@ pub struct AttachedSpec {
     pub detached: bool,
 }
 
+/// The lock of a project.
+#[derive(Debug)]
+pub(crate) struct ProjectLock(fs::File);
+
+impl Drop for ProjectLock {
+    /// Closing the file alone gives the lock back only when nobody else has it open: not while a child process that was
+    /// forked meanwhile is about to run its program.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the project's lock is given back with its file only");
+        }
+    }
+}
+
 /// The folder of a project.
 #[derive(Clone, Debug)]
 pub(crate) struct Registry {
@@ -101,11 +115,11 @@ impl Registry {
         }
     }
 
-    /// Takes the project for this process, until the file is dropped.
-    pub(crate) fn lock(&self) -> Result<fs::File> {
+    /// Takes the project for this process, until the lock is dropped.
+    pub(crate) fn lock(&self) -> Result<ProjectLock> {
         let path = self.lock_path();
-        let lock = fs::File::create(&path).map_err(file(&path, "written"))?;
-        match lock.try_lock() {
+        let lock = ProjectLock(fs::File::create(&path).map_err(file(&path, "written"))?);
+        match lock.0.try_lock() {
             Ok(()) => self.check_home().map(|()| lock),
             Err(fs::TryLockError::WouldBlock) if mutant!("project-not-locked") => Ok(lock),
             Err(fs::TryLockError::WouldBlock) => {
@@ -316,6 +330,18 @@ mod tests {
         assert!(matches!(registry.put(&spec("x.y", Some("x.y"))), Err(Error::Circle { .. })));
         assert_eq!(registry.list().unwrap().0.len(), 2);
         assert!(matches!(registry.require(&spec("x.y", None).id), Err(Error::UnknownObject { .. })));
+    }
+
+    #[test]
+    fn a_project_is_free_at_once_also_when_a_forked_child_has_its_lock_file_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(folder.path(), BTreeMap::new()).unwrap();
+        let lock = registry.lock().unwrap();
+        let of_child = lock.0.try_clone().unwrap();
+        assert!(matches!(registry.lock(), Err(Error::InUse { .. })));
+        drop(lock);
+        drop(registry.lock().unwrap());
+        drop(of_child);
     }
 
     #[test]
