@@ -285,8 +285,10 @@ impl Error {
 
     /// As it is told of a write to the application's database, whose disk may be another than the log's.
     pub(crate) fn of_write_to(self, database: &std::path::Path) -> Self {
-        let is_read_only = matches!(&self, Self::Sqlite(error)
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly));
+        // A file that was moved away while it was open is read-only, too, whatever may be written there.
+        let is_read_only = matches!(&self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
+            if error.code == rusqlite::ErrorCode::ReadOnly
+                && error.extended_code != rusqlite::ffi::SQLITE_READONLY_DBMOVED);
         if self.is_full_disk() {
             Self::DatabaseFull { path: database.to_owned() }
         } else if is_read_only {
@@ -359,6 +361,7 @@ mod tests {
             |code| Error::Sqlite(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
         let told = |code| refused(code).of_write_to(std::path::Path::new("app.db"));
         assert!(matches!(told(rusqlite::ffi::SQLITE_READONLY_DIRECTORY), Error::NotWritable { .. }));
+        assert!(matches!(told(rusqlite::ffi::SQLITE_READONLY_DBMOVED), Error::Sqlite(_)));
         assert!(matches!(told(rusqlite::ffi::SQLITE_FULL), Error::DatabaseFull { .. }));
         assert!(matches!(told(rusqlite::ffi::SQLITE_BUSY), Error::Sqlite(_)));
     }
